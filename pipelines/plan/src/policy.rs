@@ -1,0 +1,81 @@
+//! Who may start what: the operator's word about repositories.
+//!
+//! A policy comes from the server's configuration and never from a commit, so a pull
+//! request cannot loosen its own gate.
+
+use globset::{Glob, GlobMatcher};
+use mergeyard_types::RepoName;
+
+#[derive(Debug, Clone)]
+pub struct Policy {
+    pattern: Pattern,
+    /// Branches whose merges count; empty means every branch.
+    branches: Vec<Pattern>,
+    /// The repository's id at GitHub, when the operator pinned it.
+    pub id: Option<i64>,
+    /// Where to fetch from instead of the address the payload names.
+    pub clone_url: Option<String>,
+    /// Whether a newer merge of the same branch cancels a queued older one.
+    pub supersede: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a pattern: {why}")]
+pub struct PatternError {
+    text: String,
+    why: String,
+}
+
+/// The policies in the order of the configuration; the first that matches holds.
+#[derive(Debug, Clone, Default)]
+pub struct Policies(pub Vec<Policy>);
+
+impl Policies {
+    pub fn of(&self, repo: &RepoName) -> Option<&Policy> {
+        self.0.iter().find(|policy| policy.covers(repo))
+    }
+}
+
+impl Policy {
+    pub fn new(name: &str, branches: &[String]) -> Result<Self, PatternError> {
+        Ok(Self {
+            pattern: Pattern::new(&name.to_ascii_lowercase())?,
+            branches: branches.iter().map(|b| Pattern::new(b)).collect::<Result<_, _>>()?,
+            id: None,
+            clone_url: None,
+            supersede: true,
+        })
+    }
+
+    /// GitHub compares owners and names without case, so this does too.
+    pub fn covers(&self, repo: &RepoName) -> bool {
+        self.pattern.matches(&repo.as_str().to_ascii_lowercase())
+    }
+
+    pub fn branch_counts(&self, branch: &str) -> bool {
+        self.branches.is_empty() || self.branches.iter().any(|pattern| pattern.matches(branch))
+    }
+
+    /// The branch patterns as a person would list them.
+    pub fn branches(&self) -> String {
+        self.branches.iter().map(|b| b.text.as_str()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Pattern {
+    text: String,
+    glob: GlobMatcher,
+}
+
+impl Pattern {
+    fn new(text: &str) -> Result<Self, PatternError> {
+        let glob = Glob::new(text)
+            .map_err(|error| PatternError { text: text.to_owned(), why: error.kind().to_string() })?;
+        Ok(Self { text: text.to_owned(), glob: glob.compile_matcher() })
+    }
+
+    fn matches(&self, text: &str) -> bool {
+        self.glob.is_match(text)
+    }
+}
