@@ -1,0 +1,169 @@
+//! The database: all SQL of mergeyard is in this folder.
+//!
+//! One connection writes, a few read. Every write is a transaction that takes the write
+//! lock at its start (`BEGIN IMMEDIATE`), because a read that turns into a write later
+//! would fail with a stale snapshot that no waiting mends. `synchronous=FULL` makes a
+//! commit durable before it returns; concurrent deliveries share one commit.
+
+mod deliveries;
+mod effects;
+mod fuse;
+mod runs;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use sqlx::{
+    Row, Sqlite, SqlitePool, Transaction,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+pub use deliveries::{Claimed, Delivery, DeliveryRow, DeliveryState, Receipt, Received, Source, Verdict};
+pub use effects::{EffectRow, Pending};
+pub use fuse::Fuse;
+pub use runs::{Created, ImageRow, Job, Lease, Pulse, ReportError, RunPage, RunRow, StepRow, WorkflowRow};
+
+use deliveries::Receiver;
+
+const SCHEMA: i64 = 1;
+
+/// Reads that pages make at the same time; more would only wait for the same two cores.
+const READERS: u32 = 4;
+
+#[derive(Clone)]
+pub struct Store {
+    writer: SqlitePool,
+    reader: SqlitePool,
+    receiver: Receiver,
+    fuse: Arc<Fuse>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the database does not answer")]
+    Unavailable(#[from] sqlx::Error),
+    #[error("the database `{path}` was written by a newer mergeyard (schema {found}, this one knows {SCHEMA}); start that version, or restore a backup")]
+    Newer { path: String, found: i64 },
+    #[error("the database `{path}` is damaged: {what}; restore a backup of the data directory")]
+    Damaged { path: String, what: String },
+    #[error("{what} in the database reads `{value}`, which this version does not know")]
+    Unreadable { what: &'static str, value: String },
+}
+
+impl Store {
+    pub async fn open(file: &Path, fuse: Arc<Fuse>) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10));
+        let path = file.display().to_string();
+        let damaged = |error: sqlx::Error| match damage(&error) {
+            Some(what) => StoreError::Damaged { path: path.clone(), what },
+            None => StoreError::Unavailable(error),
+        };
+        let pool = |connections| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(Duration::from_secs(10))
+                .idle_timeout(None)
+                .max_lifetime(None)
+        };
+        let writer = pool(1).connect_with(options.clone()).await.map_err(&damaged)?;
+        migrate(&writer, &path).await.map_err(|error| match error {
+            StoreError::Unavailable(error) => damaged(error),
+            other => other,
+        })?;
+        let reader = pool(READERS).min_connections(1).connect_lazy_with(options.read_only(true));
+        let receiver = Receiver::start(writer.clone(), fuse.clone());
+        Ok(Self { writer, reader, receiver, fuse })
+    }
+
+    pub async fn close(&self) {
+        self.reader.close().await;
+        self.writer.close().await;
+    }
+
+    /// Whether a transaction can be made durable right now, which is what a webhook needs.
+    pub async fn check_writable(&self) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        sqlx::query("CREATE TABLE IF NOT EXISTS readiness (at INTEGER) STRICT").execute(&mut *tx.inner).await?;
+        tx.inner.rollback().await?;
+        Ok(())
+    }
+
+    async fn begin(&self) -> Result<Tx, StoreError> {
+        self.fuse.gate().await;
+        let inner = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        Ok(Tx { inner, fuse: self.fuse.clone() })
+    }
+}
+
+/// A write. Dropped without [`Tx::commit`], it never happened.
+struct Tx {
+    inner: Transaction<'static, Sqlite>,
+    fuse: Arc<Fuse>,
+}
+
+impl Tx {
+    async fn commit(self) -> Result<(), StoreError> {
+        self.inner.commit().await?;
+        self.fuse.burn().await;
+        Ok(())
+    }
+}
+
+/// Brings an empty or older database to this version in one transaction, so that a
+/// server killed in the middle finds it as it was.
+async fn migrate(pool: &SqlitePool, path: &str) -> Result<(), StoreError> {
+    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+    let found: i64 = sqlx::query("PRAGMA user_version").fetch_one(&mut *tx).await?.try_get(0)?;
+    match found {
+        SCHEMA => return Ok(()),
+        0 => {}
+        _ => return Err(StoreError::Newer { path: path.to_owned(), found }),
+    }
+    sqlx::raw_sql(include_str!("schema.sql")).execute(&mut *tx).await?;
+    sqlx::query("PRAGMA user_version = 1").execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// SQLite's own words when the file is not, or no longer, a sound database.
+fn damage(error: &sqlx::Error) -> Option<String> {
+    const CORRUPT: &str = "11";
+    const NOT_A_DATABASE: &str = "26";
+    let database = error.as_database_error()?;
+    let code = database.code()?;
+    let primary = code.parse::<u32>().ok().map(|code| (code & 0xff).to_string());
+    [CORRUPT, NOT_A_DATABASE]
+        .contains(&primary.as_deref().unwrap_or_default())
+        .then(|| database.message().to_owned())
+}
+
+/// Reads a column that holds a word or id of the vocabulary.
+fn word<T: std::str::FromStr>(row: &sqlx::sqlite::SqliteRow, column: &'static str) -> Result<T, StoreError> {
+    let text: String = row.try_get(column)?;
+    text.parse().map_err(|_| StoreError::Unreadable { what: column, value: text })
+}
+
+fn word_or_none<T: std::str::FromStr>(
+    row: &sqlx::sqlite::SqliteRow,
+    column: &'static str,
+) -> Result<Option<T>, StoreError> {
+    let text: Option<String> = row.try_get(column)?;
+    text.map(|text| text.parse().map_err(|_| StoreError::Unreadable { what: column, value: text })).transpose()
+}
+
+fn json<T: serde::de::DeserializeOwned>(
+    row: &sqlx::sqlite::SqliteRow,
+    column: &'static str,
+) -> Result<T, StoreError> {
+    let text: String = row.try_get(column)?;
+    serde_json::from_str(&text).map_err(|_| StoreError::Unreadable { what: column, value: text })
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("the vocabulary has no maps with keys that JSON cannot hold")
+}
