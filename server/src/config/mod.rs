@@ -1,0 +1,236 @@
+//! Configuration: `mergeyard.toml` and the environment, read once and checked once.
+//!
+//! What the operator wrote ([`raw`]) becomes what the program uses ([`Config`]) here and
+//! nowhere else; no other module looks at the environment. Relative paths are relative to
+//! the file they stand in.
+
+mod raw;
+mod source;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use mergeyard_plan::policy::{Policies, Policy};
+use mergeyard_types::{RegistryHost, RepoName, Secret, Timestamp};
+use url::Url;
+
+pub use source::ConfigError;
+use raw::{RawConfig, RawRepo, RawSecret};
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub http: Http,
+    pub github: Github,
+    pub engine: Engine,
+    pub registry: Registry,
+    pub deliveries: Deliveries,
+    pub rules: Rules,
+}
+
+#[derive(Debug, Clone)]
+pub struct Http {
+    pub listen: SocketAddr,
+    /// Where people and GitHub reach this server.
+    pub public_url: Url,
+    /// Certificate chain and key, when this server speaks TLS itself.
+    pub tls: Option<(PathBuf, PathBuf)>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Github {
+    pub api_url: Url,
+    pub token: Option<Secret>,
+    /// The authority of a GitHub Enterprise server's certificate.
+    pub ca: Option<PathBuf>,
+    pub ngrok_url: Url,
+    /// How often GitHub is asked for deliveries that never arrived.
+    pub reconcile_every: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Engine {
+    pub host: String,
+    /// Steps that run at the same time.
+    pub parallel: usize,
+    /// Credentials for private registries of base images.
+    pub registries: Vec<RegistryLogin>,
+    /// Limits of one build.
+    pub memory: Option<u64>,
+    pub network: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct RegistryLogin {
+    pub host: RegistryHost,
+    pub username: String,
+    pub password: Secret,
+}
+
+#[derive(Debug, Clone)]
+pub enum Registry {
+    Embedded { listen: SocketAddr, host: Option<RegistryHost> },
+    External { host: RegistryHost, ca: Option<PathBuf>, username: String, password: Secret },
+}
+
+#[derive(Debug, Clone)]
+pub struct Deliveries {
+    /// How long raw bodies are kept.
+    pub keep: Duration,
+}
+
+/// What `SIGHUP` reloads: who may start what, and the secrets that prove it.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    pub policies: Policies,
+    pub secrets: Vec<WebhookSecret>,
+}
+
+#[derive(Debug, Clone)]
+pub struct WebhookSecret {
+    pub value: Secret,
+    /// The repositories it speaks for: one `[[repo]]`'s, or every one without a secret of its own.
+    pub scope: Scope,
+    /// A secret that is being rotated out is good until then.
+    pub until: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Scope {
+    All,
+    Repo(usize),
+}
+
+impl Rules {
+    /// The secrets in force at `now`.
+    pub fn secrets_at(&self, now: Timestamp) -> impl Iterator<Item = &WebhookSecret> {
+        self.secrets.iter().filter(move |secret| secret.until.is_none_or(|until| now < until))
+    }
+
+    /// Whether `secret` speaks for `repo`: a repository with secrets of its own is only
+    /// spoken for by those.
+    pub fn speaks_for(&self, secret: &WebhookSecret, repo: &RepoName) -> bool {
+        let own = self.policies.0.iter().position(|policy| policy.covers(repo));
+        let has_own = |at: usize| self.secrets.iter().any(|s| matches!(s.scope, Scope::Repo(other) if other == at));
+        match (&secret.scope, own.filter(|at| has_own(*at))) {
+            (Scope::Repo(theirs), own) => own == Some(*theirs),
+            (Scope::All, own) => own.is_none(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file, then the environment over it.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let (raw, folder) = source::read(file, environment)?;
+        Self::check(raw, &folder)
+    }
+
+    fn check(raw: RawConfig, folder: &Path) -> Result<Self, ConfigError> {
+        let RawConfig { data_dir, http, github, git, engine, registry, deliveries, repo } = raw;
+        let path = |path: PathBuf| folder.join(path);
+        let secret = |key: &str, raw: RawSecret| raw.reveal(key, folder);
+        let public_url = match http.public_url {
+            Some(url) => url,
+            None => format!("http://{}", http.listen).parse().map_err(|_| ConfigError::value("http.listen", "not an address"))?,
+        };
+        let tls = match http.tls {
+            Some(tls) => Some((path(tls.cert), path(tls.key))),
+            None => None,
+        };
+        let mut secrets = Vec::new();
+        for (key, raw) in [("github.webhook_secret", github.webhook_secret), ("git.webhook_secret", git.webhook_secret)] {
+            if let Some(raw) = raw {
+                secrets.push(WebhookSecret { value: strong(key, secret(key, raw)?)?, scope: Scope::All, until: None });
+            }
+        }
+        if let Some(previous) = github.webhook_secret_previous {
+            let key = "github.webhook_secret_previous";
+            let until = previous.until.parse::<jiff::Timestamp>().map_err(|error| {
+                ConfigError::value(&format!("{key}.until"), &format!("{error}; write a time such as 2030-01-31T12:00:00Z"))
+            })?;
+            let until = Some(Timestamp(until.as_millisecond()));
+            secrets.push(WebhookSecret { value: strong(key, secret(key, previous.secret)?)?, scope: Scope::All, until });
+        }
+        let mut policies = Policies::default();
+        for (at, raw) in repo.into_iter().enumerate() {
+            let key = format!("repo[{at}].webhook_secret");
+            if let Some(raw) = raw.webhook_secret.clone() {
+                let value = strong(&key, secret(&key, raw)?)?;
+                secrets.push(WebhookSecret { value, scope: Scope::Repo(at), until: None });
+            }
+            policies.0.push(policy(at, raw)?);
+        }
+        if secrets.is_empty() {
+            return Err(ConfigError::NoSecret);
+        }
+        let token = github.token.map(|raw| secret("github.token", raw)).transpose()?;
+        let mut registries = Vec::new();
+        for (at, login) in engine.registries.into_iter().enumerate() {
+            let password = secret(&format!("engine.registries[{at}].password"), login.password)?;
+            registries.push(RegistryLogin { host: login.host, username: login.username, password });
+        }
+        let registry = if registry.embedded {
+            if registry.ca.is_some() || registry.password.is_some() {
+                let why = "is for another registry; set `embedded = false`, or remove it";
+                return Err(ConfigError::value("registry.ca / registry.password", why));
+            }
+            Registry::Embedded { listen: registry.listen, host: registry.host }
+        } else {
+            let missing = |key| ConfigError::value(key, "is missing; a registry that is not embedded needs it");
+            Registry::External {
+                host: registry.host.ok_or_else(|| missing("registry.host"))?,
+                ca: registry.ca.map(path),
+                username: registry.username.ok_or_else(|| missing("registry.username"))?,
+                password: secret("registry.password", registry.password.ok_or_else(|| missing("registry.password"))?)?,
+            }
+        };
+        if engine.parallel == 0 {
+            return Err(ConfigError::value("engine.parallel", "is 0, so no step would ever run; write 1 or more"));
+        }
+        Ok(Self {
+            data_dir: path(data_dir),
+            http: Http { listen: http.listen, public_url, tls },
+            github: Github {
+                api_url: github.api_url,
+                token,
+                ca: github.ca.map(path),
+                ngrok_url: github.ngrok_url,
+                reconcile_every: Duration::from_secs(github.reconcile_minutes.saturating_mul(60)),
+            },
+            engine: Engine {
+                host: engine.host,
+                parallel: engine.parallel,
+                registries,
+                memory: engine.memory_mb.map(|mb| mb.saturating_mul(1024 * 1024)),
+                network: engine.network,
+            },
+            registry,
+            deliveries: Deliveries { keep: Duration::from_secs(deliveries.keep_days.saturating_mul(24 * 3600)) },
+            rules: Rules { policies, secrets },
+        })
+    }
+}
+
+/// A secret that can be guessed proves nothing.
+fn strong(key: &str, secret: Secret) -> Result<Secret, ConfigError> {
+    const SHORTEST: usize = 16;
+    if secret.expose().len() < SHORTEST {
+        let why = format!("has fewer than {SHORTEST} characters; make one with `openssl rand -hex 32`");
+        return Err(ConfigError::value(key, &why));
+    }
+    Ok(secret)
+}
+
+fn policy(at: usize, raw: RawRepo) -> Result<Policy, ConfigError> {
+    let RawRepo { name, branches, clone_url, id, webhook_secret: _, supersede, trusted: _, targets: _ } = raw;
+    let policy = Policy::new(&name, &branches)
+        .map_err(|error| ConfigError::value(&format!("repo[{at}]"), &error.to_string()))?;
+    Ok(Policy { id, clone_url, supersede, ..policy })
+}

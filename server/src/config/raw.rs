@@ -1,0 +1,271 @@
+//! The configuration as it is written. Every key of `mergeyard.toml` is a field here.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use mergeyard_types::{RegistryHost, Secret};
+use serde::{Deserialize, Deserializer, de};
+use url::Url;
+
+use super::ConfigError;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawConfig {
+    pub(super) data_dir: PathBuf,
+    pub(super) http: RawHttp,
+    pub(super) github: RawGithub,
+    pub(super) git: RawGit,
+    pub(super) engine: RawEngine,
+    pub(super) registry: RawRegistry,
+    pub(super) deliveries: RawDeliveries,
+    pub(super) repo: Vec<RawRepo>,
+}
+
+impl Default for RawConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: "/var/lib/mergeyard".into(),
+            http: RawHttp::default(),
+            github: RawGithub::default(),
+            git: RawGit::default(),
+            engine: RawEngine::default(),
+            registry: RawRegistry::default(),
+            deliveries: RawDeliveries::default(),
+            repo: Vec::new(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawHttp {
+    pub(super) listen: SocketAddr,
+    pub(super) public_url: Option<Url>,
+    pub(super) tls: Option<RawTls>,
+}
+
+impl Default for RawHttp {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8088)), public_url: None, tls: None }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTls {
+    pub(super) cert: PathBuf,
+    pub(super) key: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawGithub {
+    pub(super) api_url: Url,
+    pub(super) webhook_secret: Option<RawSecret>,
+    pub(super) webhook_secret_previous: Option<RawPrevious>,
+    pub(super) token: Option<RawSecret>,
+    pub(super) ca: Option<PathBuf>,
+    pub(super) ngrok_url: Url,
+    #[serde(deserialize_with = "number")]
+    pub(super) reconcile_minutes: u64,
+}
+
+impl Default for RawGithub {
+    fn default() -> Self {
+        Self {
+            api_url: Url::parse("https://api.github.com").expect("a constant"),
+            webhook_secret: None,
+            webhook_secret_previous: None,
+            token: None,
+            ca: None,
+            ngrok_url: Url::parse("http://127.0.0.1:4040").expect("a constant"),
+            reconcile_minutes: 10,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPrevious {
+    pub(super) secret: RawSecret,
+    pub(super) until: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawGit {
+    pub(super) webhook_secret: Option<RawSecret>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawEngine {
+    pub(super) host: String,
+    #[serde(deserialize_with = "number")]
+    pub(super) parallel: usize,
+    pub(super) registries: Vec<RawLogin>,
+    pub(super) memory_mb: Option<u64>,
+    pub(super) network: Option<String>,
+}
+
+impl Default for RawEngine {
+    fn default() -> Self {
+        Self {
+            host: "unix:///var/run/docker.sock".to_owned(),
+            parallel: 2,
+            registries: Vec::new(),
+            memory_mb: None,
+            network: None,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLogin {
+    pub(super) host: RegistryHost,
+    pub(super) username: String,
+    pub(super) password: RawSecret,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawRegistry {
+    pub(super) embedded: bool,
+    pub(super) listen: SocketAddr,
+    pub(super) host: Option<RegistryHost>,
+    pub(super) ca: Option<PathBuf>,
+    pub(super) username: Option<String>,
+    pub(super) password: Option<RawSecret>,
+}
+
+impl Default for RawRegistry {
+    fn default() -> Self {
+        Self {
+            embedded: true,
+            listen: SocketAddr::from(([127, 0, 0, 1], 5000)),
+            host: None,
+            ca: None,
+            username: None,
+            password: None,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawDeliveries {
+    #[serde(deserialize_with = "number")]
+    pub(super) keep_days: u64,
+}
+
+impl Default for RawDeliveries {
+    fn default() -> Self {
+        Self { keep_days: 30 }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRepo {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) branches: Vec<String>,
+    pub(super) clone_url: Option<String>,
+    pub(super) id: Option<i64>,
+    pub(super) webhook_secret: Option<RawSecret>,
+    #[serde(default = "yes")]
+    pub(super) supersede: bool,
+    #[serde(default)]
+    pub(super) trusted: Vec<String>,
+    #[serde(default)]
+    pub(super) targets: Vec<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A secret in the file, in a file of its own, or in a variable of the environment.
+#[derive(Clone)]
+pub(super) enum RawSecret {
+    Here(Secret),
+    File(PathBuf),
+    Env(String),
+}
+
+impl RawSecret {
+    pub(super) fn reveal(self, key: &str, folder: &Path) -> Result<Secret, ConfigError> {
+        let value = match self {
+            RawSecret::Here(secret) => return Ok(secret),
+            RawSecret::File(path) => {
+                let path = folder.join(path);
+                std::fs::read_to_string(&path)
+                    .map_err(|error| ConfigError::value(key, &format!("cannot be read from {}: {error}", path.display())))?
+            }
+            RawSecret::Env(name) => std::env::var(&name)
+                .map_err(|_| ConfigError::value(key, &format!("is to come from the variable {name}, which is not set")))?,
+        };
+        let value = value.trim_end_matches(['\r', '\n']);
+        if value.is_empty() {
+            return Err(ConfigError::value(key, "is empty"));
+        }
+        Ok(Secret::new(value))
+    }
+}
+
+impl<'de> Deserialize<'de> for RawSecret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = RawSecret;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(r#"a string, {file = "…"} or {env = "…"}"#)
+            }
+
+            fn visit_str<E: de::Error>(self, value: &str) -> Result<RawSecret, E> {
+                Ok(RawSecret::Here(Secret::new(value)))
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<RawSecret, A::Error> {
+                let (key, value) = map
+                    .next_entry::<String, String>()?
+                    .ok_or_else(|| de::Error::custom("an empty table holds no secret"))?;
+                let secret = match key.as_str() {
+                    "file" => RawSecret::File(value.into()),
+                    "env" => RawSecret::Env(value),
+                    other => return Err(de::Error::unknown_field(other, &["file", "env"])),
+                };
+                match map.next_key::<String>()? {
+                    None => Ok(secret),
+                    Some(_) => Err(de::Error::custom("a secret has one source: `file` or `env`")),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// Numbers in the environment arrive as text.
+fn number<'de, D: Deserializer<'de>, N>(deserializer: D) -> Result<N, D::Error>
+where
+    N: TryFrom<u64> + std::str::FromStr,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Number(u64),
+        Text(String),
+    }
+    let wrong = || de::Error::custom("not a whole number from 0 on");
+    match Either::deserialize(deserializer).map_err(|_| wrong())? {
+        Either::Number(number) => N::try_from(number).map_err(|_| wrong()),
+        Either::Text(text) => text.parse().map_err(|_| wrong()),
+    }
+}
