@@ -1,1 +1,224 @@
+//! A private OCI distribution registry, and the TLS authority behind it, as a library.
+//!
+//! It stores images so that what a client was promised is on the disk, a version keeps meaning
+//! what it meant, and a repository shows nothing it was not given. It knows nothing of GitHub,
+//! databases or pipelines: the server hands it a directory, accounts and a listener.
 
+mod account;
+pub mod authority;
+mod config;
+mod durable;
+mod error;
+mod event;
+mod endpoints;
+mod manifest;
+mod paths;
+mod route;
+mod serve;
+mod store;
+mod upload;
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use http::{HeaderMap, Method};
+use mergeyard_types::{Digest, ImageName, Timestamp, Version};
+use serde::Deserialize;
+use tokio::sync::broadcast;
+
+pub use account::{Account, Denied, Grant, Identity, Right, SecretHash};
+pub use authority::Authority;
+pub use config::{Config, Limits};
+pub use error::Error;
+pub use event::Event;
+pub use endpoints::router;
+pub use manifest::Manifest;
+pub use route::{Reference, Route, RouteError};
+pub use serve::serve;
+
+use account::Accounts;
+use manifest::Document;
+use store::{Mutability, Store, found};
+use upload::Uploads;
+
+/// A registry on one directory. Clones are the same registry.
+#[derive(Clone)]
+pub struct Registry {
+    store: Arc<Store>,
+    uploads: Arc<Uploads>,
+    config: Arc<Config>,
+    accounts: Arc<RwLock<Arc<Accounts>>>,
+    events: broadcast::Sender<Event>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the registry in {} is served by another process: stop it, or give this one another directory", .0.display())]
+    InUse(PathBuf),
+    #[error("cannot open the registry in {}", root.display())]
+    Storage { root: PathBuf, source: io::Error },
+}
+
+/// What a sweep removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    pub uploads: usize,
+    pub temporary_files: usize,
+}
+
+impl Registry {
+    /// Opens or creates the registry under `root`, alone: a second process is refused. What a
+    /// crash left behind is removed; uploads that can be resumed are kept.
+    pub fn open(root: &Path, config: Config) -> Result<Self, OpenError> {
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::WouldBlock => OpenError::InUse(root.to_owned()),
+            _ => OpenError::Storage { root: root.to_owned(), source },
+        };
+        let store = Store::open(root).map_err(failed)?;
+        let uploads = Uploads::load(&store).map_err(failed)?;
+        let registry = Self {
+            store: Arc::new(store),
+            uploads: Arc::new(uploads),
+            config: Arc::new(config),
+            accounts: Arc::default(),
+            events: broadcast::Sender::new(event::BACKLOG),
+        };
+        // Nobody else has the directory, so every temporary file in it is an orphan of a crash.
+        registry.remove_temporary_files(|_| true).map_err(failed)?;
+        registry.sweep_blocking(Timestamp::now()).map_err(failed)?;
+        Ok(registry)
+    }
+
+    /// Replaces all accounts; requests that are let in already go on.
+    pub fn set_accounts(&self, accounts: Vec<Account>) {
+        *self.accounts.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Accounts::new(accounts));
+    }
+
+    /// Pushes and pulls from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    /// Removes uploads that nobody continues, and temporary files of writes that failed.
+    pub async fn sweep(&self, now: Timestamp) -> Result<Swept, Error> {
+        let registry = self.clone();
+        blocking(move || Ok(registry.sweep_blocking(now)?)).await
+    }
+
+    pub async fn repositories(&self) -> Result<Vec<ImageName>, Error> {
+        self.read(|store| store.repositories()).await
+    }
+
+    pub async fn tags(&self, name: &ImageName) -> Result<Vec<Version>, Error> {
+        let name = name.clone();
+        self.read(move |store| store.tags(&name)).await
+    }
+
+    pub async fn manifest(&self, name: &ImageName, tag: &Version) -> Result<Option<Manifest>, Error> {
+        let (name, reference) = (name.clone(), Reference::Tag(tag.clone()));
+        self.read(move |store| store.manifest(&name, &reference)).await
+    }
+
+    /// The digest a tag points at and the labels of its image; of an index, those of the first platform.
+    pub async fn labels(
+        &self,
+        name: &ImageName,
+        tag: &Version,
+    ) -> Result<Option<(Digest, BTreeMap<String, String>)>, Error> {
+        let (name, tag, config) = (name.clone(), tag.clone(), self.config.clone());
+        self.read(move |store| labels(store, &name, tag, &config.limits)).await
+    }
+
+    fn authorize(&self, headers: &HeaderMap, method: &Method, route: &Route) -> Result<Identity, Denied> {
+        let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner).clone();
+        accounts.authorize(headers, method, route, Timestamp::now())
+    }
+
+    fn mutability(&self, tag: &Version) -> Mutability {
+        match self.config.mutable_tags.contains(tag) {
+            true => Mutability::Mutable,
+            false => Mutability::Immutable,
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        // Nobody listening is not an error.
+        let _ = self.events.send(event);
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Store) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let store = self.store.clone();
+        blocking(move || Ok(read(&store)?)).await
+    }
+
+    fn sweep_blocking(&self, now: Timestamp) -> io::Result<Swept> {
+        let age = self.config.limits.upload_age;
+        let uploads = self.uploads.sweep(&self.store, age, now)?;
+        let temporary_files = self.remove_temporary_files(|touched| now.since(touched) >= age)?;
+        Ok(Swept { uploads, temporary_files })
+    }
+
+    fn remove_temporary_files(&self, stale: impl Fn(Timestamp) -> bool) -> io::Result<usize> {
+        let mut removed = 0;
+        for entry in fs::read_dir(self.store.paths.incoming())? {
+            let entry = entry?;
+            // A write that ends meanwhile takes its file away itself.
+            let Some(metadata) = found(entry.metadata())? else { continue };
+            if stale(metadata.modified()?.into()) && found(fs::remove_file(entry.path()))?.is_some() {
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+fn labels(
+    store: &Store,
+    name: &ImageName,
+    tag: Version,
+    limits: &Limits,
+) -> io::Result<Option<(Digest, BTreeMap<String, String>)>> {
+    let Some(tagged) = store.manifest(name, &Reference::Tag(tag))? else { return Ok(None) };
+    let digest = tagged.digest;
+    let mut document = Document::stored(&tagged)?;
+    if let Some(first) = document.first_platform() {
+        match store.manifest(name, &Reference::Digest(first.digest))? {
+            Some(image) => document = Document::stored(&image)?,
+            None => return Ok(Some((digest, BTreeMap::new()))),
+        }
+    }
+    let config = match document.config() {
+        Some(config) => store.small_blob(name, &config.digest, limits)?,
+        None => None,
+    };
+    // A config of another kind than an image's has no labels, and that is no error.
+    let image: ImageConfig = config.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
+    Ok(Some((digest, image.config.and_then(|config| config.labels).unwrap_or_default())))
+}
+
+#[derive(Deserialize, Default)]
+struct ImageConfig {
+    config: Option<ContainerConfig>,
+}
+
+#[derive(Deserialize)]
+struct ContainerConfig {
+    #[serde(rename = "Labels")]
+    labels: Option<BTreeMap<String, String>>,
+}
+
+/// Runs what blocks on a thread that may block. It starts at once and runs to its end, also when
+/// nobody waits for it any more.
+fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> impl Future<Output = Result<T, Error>> + Send {
+    let task = tokio::task::spawn_blocking(work);
+    async move { task.await? }
+}

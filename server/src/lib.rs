@@ -1,7 +1,27 @@
 //! The server: the only crate that knows GitHub, SQL and the public HTTP.
+//!
+//! A delivery passes four stages that meet only in the database: [`http`] receives it,
+//! [`inbox`] decides it, [`steps`] does it, [`outbox`] tells about it. [`yard`] holds what
+//! they share and keeps them going; [`serve`] puts a server together and takes it apart.
 
 pub mod changes;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod data_dir;
+pub mod github;
+pub mod http;
+pub mod inbox;
+pub mod leases;
 pub mod logs;
+pub mod missed;
+pub mod outbox;
+pub mod payload;
+mod remote;
+pub mod retention;
+pub mod sample;
+pub mod serve;
+pub mod steps;
 pub mod store;
+pub mod web;
+pub mod yard;

@@ -32,6 +32,8 @@ pub struct Identity {
 #[derive(Debug, Clone)]
 pub struct Change<'a> {
     pub policy: &'a Policy,
+    /// The name the policy was found by: not today's, when the repository was renamed.
+    pub known_as: RepoName,
     pub forge: Forge,
     pub repository: Repository,
     /// The event's name in the pipeline language.
@@ -94,6 +96,8 @@ pub enum Decision {
 pub struct PlannedRun {
     pub forge: Forge,
     pub repo: RepoName,
+    pub known_as: RepoName,
+    pub clone_url: Option<String>,
     pub source_url: Option<String>,
     pub event: String,
     pub branch: String,
@@ -137,10 +141,10 @@ pub struct PlannedStep {
 /// Whether this event is a commit to act on. The error is the reason, for a person.
 pub fn change<'a>(event: &Event, policies: &'a Policies, identity: &Identity) -> Result<Change<'a>, String> {
     let repository = event.repository().ok_or_else(|| format!("event `{}` names no repository", event.name()))?;
-    let policy = policy(repository, policies, identity)?;
+    let (policy, known_as) = policy(repository, policies, identity)?;
     let change = match event {
-        Event::PullRequestClosed(pull) => merged(pull, policy)?,
-        Event::Push(push) => pushed(push, policy)?,
+        Event::PullRequestClosed(pull) => merged(pull, policy, known_as)?,
+        Event::Push(push) => pushed(push, policy, known_as)?,
         Event::Ping | Event::Tag(_) | Event::Release { .. } => {
             return Err(format!("event `{}` starts nothing here", event.name()));
         }
@@ -164,24 +168,24 @@ fn policy<'a>(
     repository: &Repository,
     policies: &'a Policies,
     identity: &Identity,
-) -> Result<&'a Policy, String> {
+) -> Result<(&'a Policy, RepoName), String> {
     let name = &repository.name;
-    let by_old_name = identity.name_of_id.as_ref().and_then(|old| policies.of(old));
-    let policy = by_old_name.or_else(|| policies.of(name)).ok_or_else(|| {
+    let found = |name: &RepoName| policies.of(name).map(|policy| (policy, name.clone()));
+    let (policy, known_as) = identity.name_of_id.as_ref().and_then(found).or_else(|| found(name)).ok_or_else(|| {
         format!("repository {name} is not configured; add `[[repo]]` with `name = \"{name}\"` to mergeyard.toml")
     })?;
-    let Some(id) = repository.id else { return Ok(policy) };
+    let Some(id) = repository.id else { return Ok((policy, known_as)) };
     let expected = policy.id.or(identity.id_of_name.filter(|_| identity.name_of_id.is_none()));
     match expected {
         Some(known) if known != id && policy.id != Some(id) => Err(format!(
             "{name} is another repository than before (id {id}, was {known}) and inherits nothing; \
              if it is yours, add `id = {id}` to its `[[repo]]`"
         )),
-        _ => Ok(policy),
+        _ => Ok((policy, known_as)),
     }
 }
 
-fn merged<'a>(pull: &PullRequest, policy: &'a Policy) -> Result<Change<'a>, String> {
+fn merged<'a>(pull: &PullRequest, policy: &'a Policy, known_as: RepoName) -> Result<Change<'a>, String> {
     let merge = pull
         .merge
         .as_ref()
@@ -189,6 +193,7 @@ fn merged<'a>(pull: &PullRequest, policy: &'a Policy) -> Result<Change<'a>, Stri
     let branch = pull.base.branch_name().unwrap_or_default().to_owned();
     Ok(Change {
         policy,
+        known_as,
         forge: Forge::Github,
         repository: pull.repository.clone(),
         event: "pull_request_merged".to_owned(),
@@ -202,7 +207,7 @@ fn merged<'a>(pull: &PullRequest, policy: &'a Policy) -> Result<Change<'a>, Stri
     })
 }
 
-fn pushed<'a>(push: &Push, policy: &'a Policy) -> Result<Change<'a>, String> {
+fn pushed<'a>(push: &Push, policy: &'a Policy, known_as: RepoName) -> Result<Change<'a>, String> {
     let branch = push.git_ref.branch_name().unwrap_or_default().to_owned();
     let commit = push.after.ok_or_else(|| format!("`{}` was deleted", push.git_ref))?;
     if push.forge == Forge::Github {
@@ -212,6 +217,7 @@ fn pushed<'a>(push: &Push, policy: &'a Policy) -> Result<Change<'a>, String> {
     }
     Ok(Change {
         policy,
+        known_as,
         forge: push.forge,
         repository: push.repository.clone(),
         event: "push".to_owned(),
@@ -296,6 +302,8 @@ pub fn decide(
     Decision::Run(PlannedRun {
         forge: change.forge,
         repo: change.repository.name.clone(),
+        known_as: change.known_as.clone(),
+        clone_url: change.repository.clone_url.clone(),
         source_url: change.repository.html_url.clone(),
         event: change.event.clone(),
         branch: change.branch.clone(),

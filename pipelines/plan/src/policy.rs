@@ -56,6 +56,11 @@ impl Policy {
         self.branches.is_empty() || self.branches.iter().any(|pattern| pattern.matches(branch))
     }
 
+    /// The repository, when the policy is for one and not for a pattern.
+    pub fn exact_name(&self) -> Option<RepoName> {
+        self.pattern.text.parse().ok()
+    }
+
     /// The branch patterns as a person would list them.
     pub fn branches(&self) -> String {
         self.branches.iter().map(|b| b.text.as_str()).collect::<Vec<_>>().join(", ")

@@ -66,6 +66,8 @@ pub enum Report {
     Finished { step: StepId, outcome: Outcome },
     /// Whoever ran the step is gone without a word.
     Lost { step: StepId },
+    /// Whoever ran the step has to go, and said so; somebody else starts it again.
+    HandedOver { step: StepId },
     Cancel { why: String },
 }
 
@@ -113,6 +115,7 @@ impl Run {
                 self.change(step, |step, cancel| step.finish(outcome, cancel, now));
             }
             Report::Lost { step } => self.change(step, |step, cancel| step.lose(cancel, now)),
+            Report::HandedOver { step } => self.change(step, |step, cancel| step.again(cancel, now)),
         }
         for workflow in &mut self.workflows {
             workflow.go_on(now);
@@ -253,18 +256,23 @@ impl Step {
 
     fn lose(&mut self, cancel: Option<&str>, now: Timestamp) {
         self.crashes += 1;
-        if let Some(why) = cancel {
-            self.end(State::Cancelled, Some(why.to_owned()), now);
-        } else if self.crashes >= MOST_CRASHES {
-            let why = format!("the server stopped {} times while running this step, so it is not run again", self.crashes);
+        if cancel.is_none() && self.crashes >= MOST_CRASHES {
+            let why = format!("the server died {} times while running this step, so it is not run again", self.crashes);
             self.end(State::Error, Some(why), now);
         } else {
-            self.state = State::Queued;
-            self.not_before = now;
-            self.why = Some("the server stopped while running this step; it starts again".to_owned());
-            // The attempt was not the step's own fault, so it does not use up a retry.
-            self.attempt = self.attempt.saturating_sub(1);
+            self.again(cancel, now);
         }
+    }
+
+    fn again(&mut self, cancel: Option<&str>, now: Timestamp) {
+        if let Some(why) = cancel {
+            return self.end(State::Cancelled, Some(why.to_owned()), now);
+        }
+        self.state = State::Queued;
+        self.not_before = now;
+        self.why = Some("the server stopped while running this step; it starts again".to_owned());
+        // The attempt was not the step's own fault, so it does not use up a retry.
+        self.attempt = self.attempt.saturating_sub(1);
     }
 }
 

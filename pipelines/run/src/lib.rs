@@ -1,1 +1,19 @@
+//! The effects of one step: what it takes to turn a planned action into something done.
+//!
+//! A step reads a commit ([`git`]), talks to the container engine ([`engine`]) and to a
+//! registry ([`registry_client`]), tells what happens as it happens ([`log`]), and ends in
+//! exactly one [`executor::StepOutcome`]. Nothing here knows SQL, GitHub or a web page: who
+//! plans steps and who keeps their outcome is elsewhere, and only meets this crate in types.
 
+pub mod base_images;
+pub mod engine;
+pub mod engine_trust;
+pub mod executor;
+mod fault;
+pub mod git;
+mod image;
+mod keyed_lock;
+pub mod log;
+pub mod registry_client;
+
+pub use fault::StepFault;

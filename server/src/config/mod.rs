@@ -18,6 +18,9 @@ use mergeyard_types::{RegistryHost, RepoName, Secret, Timestamp};
 use url::Url;
 
 pub use source::ConfigError;
+
+use crate::store::Source;
+pub use raw::BuildNetwork;
 use raw::{RawConfig, RawRepo, RawSecret};
 
 #[derive(Debug, Clone)]
@@ -36,6 +39,8 @@ pub struct Http {
     pub listen: SocketAddr,
     /// Where people and GitHub reach this server.
     pub public_url: Url,
+    /// Whether the operator named it, rather than it being the address listened on.
+    pub has_public_url: bool,
     /// Certificate chain and key, when this server speaks TLS itself.
     pub tls: Option<(PathBuf, PathBuf)>,
 }
@@ -60,7 +65,7 @@ pub struct Engine {
     pub registries: Vec<RegistryLogin>,
     /// Limits of one build.
     pub memory: Option<u64>,
-    pub network: Option<String>,
+    pub network: BuildNetwork,
 }
 
 #[derive(Debug, Clone)]
@@ -92,6 +97,8 @@ pub struct Rules {
 #[derive(Debug, Clone)]
 pub struct WebhookSecret {
     pub value: Secret,
+    /// The one source it signs for; a repository's own signs for both.
+    pub source: Option<Source>,
     /// The repositories it speaks for: one `[[repo]]`'s, or every one without a secret of its own.
     pub scope: Scope,
     /// A secret that is being rotated out is good until then.
@@ -102,6 +109,21 @@ pub struct WebhookSecret {
 pub enum Scope {
     All,
     Repo(usize),
+}
+
+impl Http {
+    /// The address that GitHub sends webhooks to.
+    pub fn hook_url(&self) -> Url {
+        let mut url = self.public_url.clone();
+        url.set_path(&format!("{}/hooks/github", self.public_url.path().trim_end_matches('/')));
+        url
+    }
+}
+
+impl WebhookSecret {
+    pub fn is_for(&self, source: Source) -> bool {
+        self.source.is_none_or(|mine| mine == source)
+    }
 }
 
 impl Rules {
@@ -132,10 +154,17 @@ impl Config {
         Self::check(raw, &folder)
     }
 
+    /// A configuration that was not written but made.
+    pub fn from_table(table: toml::Table) -> Result<Self, ConfigError> {
+        let (raw, folder) = source::read_table(table)?;
+        Self::check(raw, &folder)
+    }
+
     fn check(raw: RawConfig, folder: &Path) -> Result<Self, ConfigError> {
         let RawConfig { data_dir, http, github, git, engine, registry, deliveries, repo } = raw;
         let path = |path: PathBuf| folder.join(path);
         let secret = |key: &str, raw: RawSecret| raw.reveal(key, folder);
+        let has_public_url = http.public_url.is_some();
         let public_url = match http.public_url {
             Some(url) => url,
             None => format!("http://{}", http.listen).parse().map_err(|_| ConfigError::value("http.listen", "not an address"))?,
@@ -145,9 +174,14 @@ impl Config {
             None => None,
         };
         let mut secrets = Vec::new();
-        for (key, raw) in [("github.webhook_secret", github.webhook_secret), ("git.webhook_secret", git.webhook_secret)] {
+        let global = [
+            ("github.webhook_secret", Source::Github, github.webhook_secret),
+            ("git.webhook_secret", Source::Git, git.webhook_secret),
+        ];
+        for (key, source, raw) in global {
             if let Some(raw) = raw {
-                secrets.push(WebhookSecret { value: strong(key, secret(key, raw)?)?, scope: Scope::All, until: None });
+                let value = strong(key, secret(key, raw)?)?;
+                secrets.push(WebhookSecret { value, source: Some(source), scope: Scope::All, until: None });
             }
         }
         if let Some(previous) = github.webhook_secret_previous {
@@ -156,14 +190,15 @@ impl Config {
                 ConfigError::value(&format!("{key}.until"), &format!("{error}; write a time such as 2030-01-31T12:00:00Z"))
             })?;
             let until = Some(Timestamp(until.as_millisecond()));
-            secrets.push(WebhookSecret { value: strong(key, secret(key, previous.secret)?)?, scope: Scope::All, until });
+            let value = strong(key, secret(key, previous.secret)?)?;
+            secrets.push(WebhookSecret { value, source: Some(Source::Github), scope: Scope::All, until });
         }
         let mut policies = Policies::default();
         for (at, raw) in repo.into_iter().enumerate() {
             let key = format!("repo[{at}].webhook_secret");
             if let Some(raw) = raw.webhook_secret.clone() {
                 let value = strong(&key, secret(&key, raw)?)?;
-                secrets.push(WebhookSecret { value, scope: Scope::Repo(at), until: None });
+                secrets.push(WebhookSecret { value, source: None, scope: Scope::Repo(at), until: None });
             }
             policies.0.push(policy(at, raw)?);
         }
@@ -196,7 +231,7 @@ impl Config {
         }
         Ok(Self {
             data_dir: path(data_dir),
-            http: Http { listen: http.listen, public_url, tls },
+            http: Http { listen: http.listen, public_url, has_public_url, tls },
             github: Github {
                 api_url: github.api_url,
                 token,

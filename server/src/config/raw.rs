@@ -108,7 +108,7 @@ pub(super) struct RawEngine {
     pub(super) parallel: usize,
     pub(super) registries: Vec<RawLogin>,
     pub(super) memory_mb: Option<u64>,
-    pub(super) network: Option<String>,
+    pub(super) network: BuildNetwork,
 }
 
 impl Default for RawEngine {
@@ -118,7 +118,7 @@ impl Default for RawEngine {
             parallel: 2,
             registries: Vec::new(),
             memory_mb: None,
-            network: None,
+            network: BuildNetwork::Default,
         }
     }
 }
@@ -187,6 +187,14 @@ pub(super) struct RawRepo {
 
 fn yes() -> bool {
     true
+}
+
+/// What a build's `RUN` lines may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BuildNetwork {
+    Default,
+    None,
 }
 
 /// A secret in the file, in a file of its own, or in a variable of the environment.

@@ -79,10 +79,17 @@ pub(super) fn read(
             set(&mut table, &name, key, &value)?;
         }
     }
-    let raw = Value::Table(table)
+    Ok((typed(table)?, folder))
+}
+
+pub(super) fn read_table(table: Table) -> Result<(RawConfig, PathBuf), ConfigError> {
+    Ok((typed(table)?, std::env::current_dir().unwrap_or_default()))
+}
+
+fn typed(table: Table) -> Result<RawConfig, ConfigError> {
+    Value::Table(table)
         .try_into()
-        .map_err(|error: toml::de::Error| ConfigError::Environment { message: advice(error.message()) })?;
-    Ok((raw, folder))
+        .map_err(|error: toml::de::Error| ConfigError::Environment { message: advice(error.message()) })
 }
 
 fn set(table: &mut Table, name: &str, key: &str, value: &str) -> Result<(), ConfigError> {

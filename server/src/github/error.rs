@@ -17,6 +17,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2 * 60 * 60);
 /// How much of GitHub's own sentence is repeated.
 const LONGEST_MESSAGE: usize = 300;
 
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 #[derive(Debug, thiserror::Error)]
 pub enum GithubError {
     #[error("{0}")]
@@ -34,7 +36,7 @@ pub enum GithubError {
         what: String,
         message: String,
         #[source]
-        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+        source: Option<BoxError>,
     },
 }
 
@@ -68,14 +70,14 @@ pub(super) struct Task {
 impl Task {
     /// The error for an answer that is not a success.
     pub(super) fn refused(
-        self,
+        &self,
         status: StatusCode,
         headers: &HeaderMap,
         body: &[u8],
         token: Option<&Secret>,
     ) -> GithubError {
         let message = message(status, body, token);
-        let Task { what, permission } = self;
+        let (what, permission) = (self.what.clone(), self.permission);
         if let Some(until) = rate_limit(status, headers, &message) {
             return GithubError::RateLimited { what, until };
         }
@@ -91,17 +93,17 @@ impl Task {
     }
 
     /// The error when there is no answer, or none that can be read.
-    pub(super) fn failed(
-        self,
-        message: impl Into<String>,
-        source: impl Into<Option<Box<dyn std::error::Error + Send + Sync>>>,
-    ) -> GithubError {
-        GithubError::Unavailable { what: self.what, message: message.into(), source: source.into() }
+    pub(super) fn failed(&self, message: &str, source: Option<BoxError>) -> GithubError {
+        GithubError::Unavailable { what: self.what.clone(), message: message.to_owned(), source }
     }
 }
 
 fn self_healing(what: String, status: StatusCode, message: String) -> GithubError {
-    GithubError::Unavailable { what, message: format!("it answers {}: {message}", status.as_u16()), source: None }
+    GithubError::Unavailable {
+        what,
+        message: format!("it answers {}: {message}", status.as_u16()),
+        source: None,
+    }
 }
 
 /// How long to wait if the answer is a rate limit and not a refusal: both come as 403.
@@ -127,8 +129,8 @@ fn rate_limit(status: StatusCode, headers: &HeaderMap, message: &str) -> Option<
 fn until(reset: u64, headers: &HeaderMap) -> Duration {
     let theirs = headers
         .get(http::header::DATE)
-        .and_then(|date| jiff::fmt::rfc2822::parse(date.to_str().ok()?).ok())
-        .map(|date| Timestamp(date.timestamp().as_millisecond()));
+        .and_then(|date| jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date.to_str().ok()?).ok())
+        .map(|date| Timestamp(date.as_millisecond()));
     let reset = Timestamp(i64::try_from(reset.saturating_mul(1000)).unwrap_or(i64::MAX));
     reset.since(theirs.unwrap_or_else(Timestamp::now))
 }
@@ -173,15 +175,23 @@ mod tests {
             map.insert(*name, value.parse().unwrap());
         }
         let task = Task { what: "set a status".into(), permission: "it needs nothing" };
-        task.refused(StatusCode::from_u16(status).unwrap(), &map, body.as_bytes(), Some(&Secret::new("t0ken")))
+        task.refused(
+            StatusCode::from_u16(status).unwrap(),
+            &map,
+            body.as_bytes(),
+            Some(&Secret::new("t0ken")),
+        )
     }
 
     #[test]
     fn a_primary_limit_is_waited_for_by_githubs_own_clock() {
         let date = ("date", "Tue, 02 Jan 2024 10:00:00 GMT");
         let reset = 1_704_189_600 + 90;
-        let error =
-            refused(403, &[date, ("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", &reset.to_string())], "{}");
+        let error = refused(
+            403,
+            &[date, ("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", &reset.to_string())],
+            "{}",
+        );
         assert_eq!(error.retry_after(), Some(Duration::from_secs(90)));
         assert!(!error.is_permanent());
         let past = refused(429, &[date, ("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "17")], "");
@@ -194,9 +204,13 @@ mod tests {
         assert_eq!(refused(403, &[("retry-after", "7")], words).retry_after(), Some(Duration::from_secs(7)));
         assert_eq!(refused(403, &[], words).retry_after(), Some(UNNAMED_WAIT));
         assert_eq!(refused(429, &[("retry-after", "soon")], "").retry_after(), Some(UNNAMED_WAIT));
-        assert_eq!(refused(429, &[("retry-after", "18446744073709551615")], "").retry_after(), Some(LONGEST_WAIT));
         assert_eq!(
-            refused(403, &[("x-ratelimit-remaining", "41")], r#"{"message":"Must have admin rights"}"#).retry_after(),
+            refused(429, &[("retry-after", "18446744073709551615")], "").retry_after(),
+            Some(LONGEST_WAIT)
+        );
+        assert_eq!(
+            refused(403, &[("x-ratelimit-remaining", "41")], r#"{"message":"Must have admin rights"}"#)
+                .retry_after(),
             None
         );
     }

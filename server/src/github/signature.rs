@@ -32,7 +32,9 @@ pub enum SignatureError {
     Length,
     #[error("the signature must be lower-case hexadecimal digits")]
     NotHex,
-    #[error("the signature is not that of this body: the webhook's secret is another one, or the body was changed")]
+    #[error(
+        "the signature is not that of this body: the webhook's secret is another one, or the body was changed"
+    )]
     Mismatch,
 }
 

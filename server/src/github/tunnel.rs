@@ -86,10 +86,8 @@ impl Tunnel {
 }
 
 async fn ask(agent: &Url) -> Result<Tunnels, TunnelError> {
-    let no_agent = |source: reqwest::Error| TunnelError::NoAgent {
-        agent: agent.clone(),
-        source: source.without_url(),
-    };
+    let no_agent =
+        |source: reqwest::Error| TunnelError::NoAgent { agent: agent.clone(), source: source.without_url() };
     let not_an_agent = |why: String| TunnelError::NotAnAgent { agent: agent.clone(), why };
     let address = format!("{}/api/tunnels", agent.as_str().trim_end_matches('/'));
     let client = reqwest::Client::builder()

@@ -274,6 +274,12 @@ impl Store {
         Ok(identity)
     }
 
+    /// Every repository whose events were accepted, by the name it had then.
+    pub async fn repositories(&self) -> Result<Vec<RepoName>, StoreError> {
+        let rows = sqlx::query("SELECT name FROM repositories ORDER BY forge_id").fetch_all(&self.reader).await?;
+        rows.iter().map(|row| word(row, "name")).collect()
+    }
+
     /// Ends, or postpones, a delivery that starts no run.
     pub async fn settle_delivery(
         &self,
@@ -334,6 +340,17 @@ impl Store {
             .fetch_optional(&self.reader)
             .await?;
         row.as_ref().map(delivery_row).transpose()
+    }
+
+    /// Those that could not be decided, newest first: what waits for a person.
+    pub async fn dead_deliveries(&self, limit: u32) -> Result<Vec<DeliveryRow>, StoreError> {
+        sqlx::query("SELECT * FROM deliveries WHERE state = 'dead' ORDER BY id DESC LIMIT ?")
+            .bind(limit)
+            .fetch_all(&self.reader)
+            .await?
+            .iter()
+            .map(delivery_row)
+            .collect()
     }
 
     /// The stored body, still compressed.

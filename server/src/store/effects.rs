@@ -89,11 +89,31 @@ impl Store {
         tx.commit().await
     }
 
+    /// Holds everything back until then, because the receiver asked for it.
+    pub async fn pause_effects(&self, until: Timestamp) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        sqlx::query("UPDATE effects SET not_before = ? WHERE state = 'pending' AND not_before < ?")
+            .bind(until.0)
+            .bind(until.0)
+            .execute(&mut *tx.inner)
+            .await?;
+        tx.commit().await
+    }
+
     /// The effects of a run, oldest first.
     pub async fn effects_of(&self, run: mergeyard_types::RunId) -> Result<Vec<EffectRow>, StoreError> {
         let rows = sqlx::query("SELECT * FROM effects WHERE key >= ? AND key < ? ORDER BY id")
             .bind(format!("status/{run}/"))
             .bind(format!("status/{run}0"))
+            .fetch_all(&self.reader)
+            .await?;
+        rows.iter().map(effect_row).collect()
+    }
+
+    /// Those that were given up, newest first: what waits for a person.
+    pub async fn dead_effects(&self, limit: u32) -> Result<Vec<EffectRow>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM effects WHERE state = 'dead' ORDER BY id DESC LIMIT ?")
+            .bind(limit)
             .fetch_all(&self.reader)
             .await?;
         rows.iter().map(effect_row).collect()

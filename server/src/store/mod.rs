@@ -93,6 +93,11 @@ impl Store {
         Ok(())
     }
 
+    /// Says that the outside has noticed something, which is a moment to be killed in.
+    pub async fn moment(&self) {
+        self.fuse.burn().await;
+    }
+
     async fn begin(&self) -> Result<Tx, StoreError> {
         self.fuse.gate().await;
         let inner = self.writer.begin_with("BEGIN IMMEDIATE").await?;

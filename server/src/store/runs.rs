@@ -9,7 +9,7 @@ use mergeyard_plan::{
     run::{Outcome, Report, Run, Step, Workflow},
 };
 use mergeyard_types::{
-    CommitSha, DeliveryId, Digest, GitRef, ImageRef, RepoName, RunId, State, StepId, Timestamp, TreeId,
+    CommitSha, DeliveryId, Digest, GitRef, ImageName, ImageRef, RepoName, RunId, State, StepId, Timestamp, TreeId,
     WorkflowId,
 };
 use sqlx::{Row, sqlite::SqliteRow};
@@ -40,6 +40,9 @@ pub struct Job {
     pub action: Action,
     pub timeout: Duration,
     pub repo: RepoName,
+    /// The name its policy was found by.
+    pub known_as: RepoName,
+    pub clone_url: Option<String>,
     pub commit: CommitSha,
     pub hints: Vec<GitRef>,
     pub source_url: Option<String>,
@@ -211,13 +214,7 @@ impl Store {
     /// transaction, if the lease still holds.
     pub async fn report(&self, lease: &Lease, outcome: Outcome, now: Timestamp) -> Result<Run, ReportError> {
         let mut tx = self.begin().await?;
-        let held = sqlx::query("SELECT 1 FROM steps WHERE id = ? AND fence = ? AND state = 'running'")
-            .bind(lease.step.0)
-            .bind(lease.fence)
-            .fetch_optional(&mut *tx.inner)
-            .await
-            .map_err(StoreError::from)?;
-        if held.is_none() {
+        if !tx.holds(lease).await? {
             return Err(ReportError::Fenced(lease.step));
         }
         if let Outcome::Success { outputs } = &outcome {
@@ -226,6 +223,16 @@ impl Store {
         let run = tx.apply(lease.run, Report::Finished { step: lease.step, outcome }, now).await?;
         tx.commit().await?;
         Ok(run)
+    }
+
+    /// Gives a step back that was begun, for somebody else to start again.
+    pub async fn hand_over(&self, lease: &Lease, now: Timestamp) -> Result<(), ReportError> {
+        let mut tx = self.begin().await?;
+        if !tx.holds(lease).await? {
+            return Err(ReportError::Fenced(lease.step));
+        }
+        tx.apply(lease.run, Report::HandedOver { step: lease.step }, now).await?;
+        Ok(tx.commit().await?)
     }
 
     /// Asks a run to stop. `None` when there is no such run, `false` when it is over.
@@ -351,9 +358,36 @@ impl Store {
             .map(image_row)
             .collect()
     }
+
+    /// The published versions of one image, newest first, from before row `before`.
+    pub async fn images_of(
+        &self,
+        name: &ImageName,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<ImageRow>, StoreError> {
+        sqlx::query("SELECT * FROM images WHERE name = ? AND id < ? ORDER BY id DESC LIMIT ?")
+            .bind(name.as_str())
+            .bind(before.unwrap_or(i64::MAX))
+            .bind(limit)
+            .fetch_all(&self.reader)
+            .await?
+            .iter()
+            .map(image_row)
+            .collect()
+    }
 }
 
 impl Tx {
+    async fn holds(&mut self, lease: &Lease) -> Result<bool, StoreError> {
+        let held = sqlx::query("SELECT 1 FROM steps WHERE id = ? AND fence = ? AND state = 'running'")
+            .bind(lease.step.0)
+            .bind(lease.fence)
+            .fetch_optional(&mut *self.inner)
+            .await?;
+        Ok(held.is_some())
+    }
+
     async fn insert_run(
         &mut self,
         delivery: &DeliveryId,
@@ -362,18 +396,20 @@ impl Tx {
         now: Timestamp,
     ) -> Result<Option<RunId>, StoreError> {
         let PlannedRun {
-            forge, repo, source_url, event, branch, commit, hints, merged_at, title, author, number, supersede: _, workflows,
+            forge, repo, known_as, clone_url, source_url, event, branch, commit, hints, merged_at, title, author, number, supersede: _, workflows,
         } = plan;
         let merged = merged_at.unwrap_or(now);
         let row = sqlx::query(
-            "INSERT INTO runs (key, delivery, forge, repo, source_url, event, branch, commit_sha, hints, merged, title, \
-             author, number, state, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+            "INSERT INTO runs (key, delivery, forge, repo, known_as, clone_url, source_url, event, branch, commit_sha, hints, merged, title, \
+             author, number, state, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
              ON CONFLICT (key) DO NOTHING RETURNING id",
         )
         .bind(key(plan, replays))
         .bind(delivery.as_str())
         .bind(forge_word(*forge))
         .bind(repo.as_str())
+        .bind(known_as.as_str())
+        .bind(clone_url)
         .bind(source_url)
         .bind(event)
         .bind(branch)
@@ -589,7 +625,7 @@ impl Tx {
     async fn job(&mut self, step: StepId) -> Result<Job, StoreError> {
         let row = sqlx::query(
             "SELECT s.id, s.run, s.fence, s.name, s.attempt, s.action, s.timeout, r.repo, r.commit_sha, r.hints, \
-             r.source_url, r.delivery FROM steps s JOIN runs r ON r.id = s.run WHERE s.id = ?",
+             r.known_as, r.clone_url, r.source_url, r.delivery FROM steps s JOIN runs r ON r.id = s.run WHERE s.id = ?",
         )
         .bind(step.0)
         .fetch_one(&mut *self.inner)
@@ -601,6 +637,8 @@ impl Tx {
             action: json(&row, "action")?,
             timeout: Duration::from_millis(row.try_get::<i64, _>("timeout")?.unsigned_abs()),
             repo: word(&row, "repo")?,
+            known_as: word(&row, "known_as")?,
+            clone_url: row.try_get("clone_url")?,
             commit: word(&row, "commit_sha")?,
             hints: json(&row, "hints")?,
             source_url: row.try_get("source_url")?,

@@ -23,6 +23,7 @@ CREATE TABLE deliveries (
   run INTEGER REFERENCES runs(id)
 ) STRICT;
 CREATE INDEX deliveries_open ON deliveries(not_before, id) WHERE state = 'queued';
+CREATE INDEX deliveries_dead ON deliveries(id) WHERE state = 'dead';
 CREATE INDEX deliveries_with_body ON deliveries(received) WHERE body IS NOT NULL;
 
 -- A forge's repository ids, which outlive names.
@@ -37,6 +38,8 @@ CREATE TABLE runs (
   delivery TEXT NOT NULL,
   forge TEXT NOT NULL,                  -- github | git
   repo TEXT NOT NULL COLLATE NOCASE,
+  known_as TEXT NOT NULL,               -- the name its policy was found by
+  clone_url TEXT,                       -- as the payload names it
   source_url TEXT,
   event TEXT NOT NULL,
   branch TEXT NOT NULL,

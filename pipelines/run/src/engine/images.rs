@@ -1,0 +1,176 @@
+//! Images between the engine and registries, and sweeping up what a crash left.
+
+use std::{collections::HashMap, collections::HashSet, path::PathBuf};
+
+use bollard::{
+    errors::Error,
+    query_parameters::{
+        CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
+        PushImageOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+    },
+};
+use futures_util::StreamExt;
+use mergeyard_types::{ImageRef, StepId};
+
+use super::{BaseCredentials, Engine, EngineError, RegistryCredentials, docker_credentials};
+use crate::{StepFault, base_images::registry_of, log::LogSink};
+
+/// On every container of a step: which step it belongs to.
+pub(crate) const STEP_LABEL: &str = "mergeyard.step";
+
+/// On every image built here.
+pub(crate) const TREE_LABEL: &str = "dev.mergeyard.tree";
+
+impl Engine {
+    /// Pulls a base image unless the engine has it already.
+    pub async fn ensure_image(
+        &self,
+        image: &str,
+        all: &BaseCredentials,
+        log: &LogSink,
+    ) -> Result<(), StepFault> {
+        let docker = self.docker().await?;
+        match docker.inspect_image(image).await {
+            Ok(_) => return Ok(()),
+            Err(Error::DockerResponseServerError { status_code: 404, .. }) => {}
+            Err(e) => return Err(self.error("inspect an image", &e).await.into_pull_fault(image)),
+        }
+        let registry = registry_of(image);
+        let credentials = all.get(registry).map(|c| docker_credentials(c, registry));
+        let (name, tag) = split_reference(image);
+        let options = CreateImageOptionsBuilder::new().from_image(name).tag(tag).build();
+        let mut events = docker.create_image(Some(options), None, credentials);
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(info) if info.progress_detail.is_none() => {
+                    log.note(&format!("{image}: {}", info.status.unwrap_or_default())).await;
+                }
+                Ok(_) => {}
+                Err(e) => return Err(self.error("pull", &e).await.into_pull_fault(image)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Pushes an image that was built or tagged here.
+    pub async fn push(
+        &self,
+        image: &ImageRef,
+        credentials: &RegistryCredentials,
+        log: &LogSink,
+    ) -> Result<(), StepFault> {
+        let docker = self.docker().await?;
+        let registry = image.registry.as_str();
+        let tag = image.version.as_ref().map_or("latest", |version| version.as_str());
+        let options = PushImageOptionsBuilder::new().tag(tag).build();
+        let repository = image.repository();
+        let mut events =
+            docker.push_image(&repository, Some(options), Some(docker_credentials(credentials, registry)));
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(info) if info.progress_detail.as_ref().is_none_or(|p| p.total.is_none()) => {
+                    log.note(&info.status.unwrap_or_default()).await;
+                }
+                Ok(_) => {}
+                Err(e) => {
+                    let ca_file: PathBuf = self.certs().ca_file(&image.registry);
+                    return Err(self.error("push", &e).await.into_push_fault(&image.to_string(), &ca_file));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub async fn remove_image(&self, image: &str) -> Result<(), EngineError> {
+        let options = RemoveImageOptionsBuilder::new().force(true).build();
+        match self.docker().await?.remove_image(image, Some(options), None).await {
+            Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+            other => self.checked("remove an image", other).await.map(drop),
+        }
+    }
+
+    /// Removes what a crash left: containers of steps that are not in `keep`, and images of
+    /// ours that lost their name to a later build. Says how many things it removed.
+    pub async fn sweep(&self, keep: &[StepId]) -> Result<usize, EngineError> {
+        Ok(self.sweep_containers(keep).await? + self.sweep_images().await?)
+    }
+
+    async fn sweep_containers(&self, keep: &[StepId]) -> Result<usize, EngineError> {
+        let docker = self.docker().await?;
+        let keep: HashSet<String> = keep.iter().map(StepId::to_string).collect();
+        let ours = HashMap::from([("label", vec![STEP_LABEL])]);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&ours).build();
+        let containers = self.checked("list containers", docker.list_containers(Some(options)).await).await?;
+        let mut removed = 0;
+        for container in containers {
+            let step = container.labels.as_ref().and_then(|labels| labels.get(STEP_LABEL));
+            let (Some(id), Some(step)) = (container.id, step) else { continue };
+            if keep.contains(step) {
+                continue;
+            }
+            let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+            match docker.remove_container(&id, Some(options)).await {
+                // 404: gone already; 409: being removed by somebody else.
+                Err(Error::DockerResponseServerError { status_code: 404 | 409, .. }) => {}
+                other => {
+                    self.checked("remove a container", other).await?;
+                    removed += 1;
+                }
+            }
+        }
+        Ok(removed)
+    }
+
+    async fn sweep_images(&self) -> Result<usize, EngineError> {
+        let docker = self.docker().await?;
+        let ours = HashMap::from([("dangling", vec!["true"]), ("label", vec![TREE_LABEL])]);
+        let options = ListImagesOptionsBuilder::new().filters(&ours).build();
+        let images = self.checked("list images", docker.list_images(Some(options)).await).await?;
+        let mut removed = 0;
+        for image in images {
+            match docker
+                .remove_image(&image.id, None::<bollard::query_parameters::RemoveImageOptions>, None)
+                .await
+            {
+                // 404: gone already; 409: something still stands on it.
+                Err(Error::DockerResponseServerError { status_code: 404 | 409, .. }) => {}
+                other => {
+                    self.checked("remove an image", other).await?;
+                    removed += 1;
+                }
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// The name and the tag or digest, as the engine's pull wants them.
+fn split_reference(image: &str) -> (&str, &str) {
+    if let Some((name, digest)) = image.split_once('@') {
+        let tagged = name.rfind(':').filter(|colon| !name[*colon..].contains('/'));
+        return (tagged.map_or(name, |colon| &name[..colon]), digest);
+    }
+    match image.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, tag),
+        _ => (image, "latest"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_split_as_the_engine_pulls_them() {
+        for (image, name, tag) in [
+            ("debian", "debian", "latest"),
+            ("debian:12", "debian", "12"),
+            ("host:5000/a/b", "host:5000/a/b", "latest"),
+            ("host:5000/a/b:1", "host:5000/a/b", "1"),
+            ("host:5000/a:1@sha256:00", "host:5000/a", "sha256:00"),
+            ("host:5000/a@sha256:00", "host:5000/a", "sha256:00"),
+        ] {
+            assert_eq!(split_reference(image), (name, tag), "{image}");
+        }
+    }
+}

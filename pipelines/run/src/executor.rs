@@ -1,0 +1,221 @@
+//! Who performs a step: a closed set, chosen once at start.
+
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use mergeyard_plan::action::Action;
+use mergeyard_types::{CommitSha, GitRef, ImageName, ImageRef, RepoName, RunId, StepId, Version};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    engine::{BaseCredentials, BuildLimits, BuildNetwork, Engine, EngineError},
+    git::{Commit, GitCache, GitError, Remote},
+    image,
+    keyed_lock::KeyedLock,
+    log::LogSink,
+    registry_client::{Published, RegistryClient, RegistryError},
+};
+
+/// One step with everything it needs, every choice made.
+#[derive(Debug, Clone)]
+pub struct StepJob {
+    pub step: StepId,
+    pub run: RunId,
+    pub attempt: u32,
+    pub repo: RepoName,
+    pub commit: CommitSha,
+    /// References that led to the commit.
+    pub hints: Vec<GitRef>,
+    pub remote: Remote,
+    /// The page a person looks at, for the image's label.
+    pub source_url: Option<String>,
+    pub action: Action,
+    pub timeout: Duration,
+}
+
+#[derive(Clone)]
+pub struct StepContext {
+    pub log: LogSink,
+    pub cancel: CancellationToken,
+}
+
+/// How a step ended. A message is one line for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepOutcome {
+    Success {
+        outputs: BTreeMap<String, String>,
+    },
+    /// The user's code said no.
+    Failure {
+        message: String,
+    },
+    /// We or the infrastructure could not.
+    Error {
+        message: String,
+        retry: bool,
+    },
+    Cancelled,
+}
+
+pub enum Executor {
+    Docker(Docker),
+    Scripted(Scripted),
+}
+
+/// Performs steps for real.
+pub struct Docker {
+    pub git: GitCache,
+    pub engine: Engine,
+    pub registry: Arc<RegistryClient>,
+    /// For base images of other registries than ours.
+    pub base_credentials: BaseCredentials,
+    pub limits: BuildLimits,
+    pub network: BuildNetwork,
+    one_build_per_tag: KeyedLock<String>,
+}
+
+/// Plays steps, so that everything around them can be tested without an engine. Commits and
+/// what is published are still asked for real.
+pub struct Scripted {
+    pub play: Arc<dyn Play>,
+    pub git: GitCache,
+    pub registry: Arc<RegistryClient>,
+}
+
+pub trait Play: Send + Sync {
+    fn play(&self, job: StepJob, cx: StepContext) -> BoxFuture<'static, StepOutcome>;
+}
+
+impl Executor {
+    /// Performs one step to its end. Never panics, always ends: after the job's timeout at the latest.
+    pub async fn run(&self, job: StepJob, cx: StepContext) -> StepOutcome {
+        let (timeout, cancel, log) = (job.timeout, cx.cancel.clone(), cx.log.clone());
+        // Children of the step end with it, whichever way it ends.
+        let ended = CancellationToken::new();
+        let _ends = ended.clone().drop_guard();
+        let cx = StepContext { cancel: ended, ..cx };
+        let work = AssertUnwindSafe(self.perform(job, cx)).catch_unwind();
+        let outcome = tokio::select! {
+            biased;
+            () = cancel.cancelled() => StepOutcome::Cancelled,
+            done = work => done.unwrap_or_else(|panic| StepOutcome::Error { message: panicked(panic.as_ref()), retry: false }),
+            () = tokio::time::sleep(timeout) => StepOutcome::Failure { message: format!("timed out after {}", rounded(timeout)) },
+        };
+        log.flush().await;
+        outcome.mapped(|message| log.mask(&message))
+    }
+
+    async fn perform(&self, job: StepJob, cx: StepContext) -> StepOutcome {
+        match self {
+            Executor::Docker(docker) => {
+                let Action::Image(action) = job.action.clone();
+                image::image(docker, job, action, cx).await.unwrap_or_else(StepOutcome::from)
+            }
+            Executor::Scripted(scripted) => scripted.play.play(job, cx).await,
+        }
+    }
+
+    /// Makes the engine agree with the steps that are really live. Asked at start, after a crash.
+    pub async fn reconcile(&self, live: &[StepId]) -> Result<(), EngineError> {
+        match self {
+            Executor::Docker(docker) => {
+                let removed = docker.engine.sweep(live).await?;
+                tracing::debug!(removed, "swept what an earlier process left in the engine");
+                Ok(())
+            }
+            Executor::Scripted(_) => Ok(()),
+        }
+    }
+
+    /// The commit's files, for whoever decides what to do with it.
+    pub async fn commit(
+        &self,
+        repo: &RepoName,
+        remote: &Remote,
+        commit: CommitSha,
+        hints: &[GitRef],
+        cancel: &CancellationToken,
+    ) -> Result<Commit, GitError> {
+        self.git().fetch(repo, remote, commit, hints, cancel).await
+    }
+
+    /// What the registry has under `name:version`.
+    pub async fn published(
+        &self,
+        name: &ImageName,
+        version: &Version,
+    ) -> Result<Option<Published>, RegistryError> {
+        self.registry().published(name, version).await
+    }
+
+    pub fn git(&self) -> &GitCache {
+        match self {
+            Executor::Docker(docker) => &docker.git,
+            Executor::Scripted(scripted) => &scripted.git,
+        }
+    }
+
+    pub fn registry(&self) -> &RegistryClient {
+        match self {
+            Executor::Docker(docker) => &docker.registry,
+            Executor::Scripted(scripted) => &scripted.registry,
+        }
+    }
+}
+
+impl Docker {
+    pub fn new(git: GitCache, engine: Engine, registry: Arc<RegistryClient>) -> Self {
+        Self {
+            git,
+            engine,
+            registry,
+            base_credentials: BaseCredentials::new(),
+            limits: BuildLimits::default(),
+            network: BuildNetwork::default(),
+            one_build_per_tag: KeyedLock::default(),
+        }
+    }
+
+    /// Two builds of one tag wait for each other; the second then finds what the first published.
+    pub(crate) async fn alone(&self, image: &ImageRef) -> impl Drop + use<> {
+        self.one_build_per_tag.lock(&image.to_string()).await
+    }
+}
+
+impl StepOutcome {
+    fn mapped(self, clean: impl Fn(String) -> String) -> Self {
+        match self {
+            StepOutcome::Failure { message } => StepOutcome::Failure { message: clean(message) },
+            StepOutcome::Error { message, retry } => StepOutcome::Error { message: clean(message), retry },
+            other @ (StepOutcome::Success { .. } | StepOutcome::Cancelled) => other,
+        }
+    }
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> String {
+    let text =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(panic = text, "a step panicked");
+    "a fault in mergeyard stopped this step; its log says more".to_owned()
+}
+
+/// `20m`, `90s`, `1500ms`.
+fn rounded(time: Duration) -> String {
+    match time.as_millis() {
+        ms if ms % 60_000 == 0 => format!("{}m", ms / 60_000),
+        ms if ms % 1000 == 0 => format!("{}s", ms / 1000),
+        ms => format!("{ms}ms"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_said_as_they_were_configured() {
+        for (time, said) in [(1_200_000, "20m"), (90_000, "90s"), (1500, "1500ms")] {
+            assert_eq!(rounded(Duration::from_millis(time)), said);
+        }
+    }
+}

@@ -1,0 +1,581 @@
+//! Building and pushing with the real engine, into a real registry.
+
+#[path = "support/registry.rs"]
+mod registry;
+mod support;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use mergeyard_plan::action::{Action, ImageAction};
+use mergeyard_run::{
+    StepFault,
+    engine::{BaseCredentials, BuildLimits, BuildNetwork, BuildSpec, Builder, BuiltImage, Engine},
+    executor::{Docker, Executor, StepContext, StepJob, StepOutcome},
+    git::{GitCache, GitLimits},
+    log::{LogLine, LogSink, Masker},
+};
+use mergeyard_types::{CommitSha, ImageRef, RunId, StepId};
+use registry::Registry;
+use support::{FILE, SYMLINK, bare, commit, file_remote, repo_name};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+const BOTH: [Builder; 2] = [Builder::BuildKit, Builder::Classic];
+
+async fn engine() -> Engine {
+    let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
+    Engine::connect(&host).await.unwrap_or_else(|e| panic!("{e}; or run scripts/setup.sh"))
+}
+
+fn docker() -> bollard::Docker {
+    bollard::Docker::connect_with_defaults().unwrap()
+}
+
+fn sink() -> (LogSink, mpsc::Receiver<LogLine>) {
+    LogSink::channel(Masker::default(), 64 << 20)
+}
+
+/// Everything said until the log's speaking end is dropped; read while the work goes on.
+fn collect(mut lines: mpsc::Receiver<LogLine>) -> tokio::task::JoinHandle<String> {
+    tokio::spawn(async move {
+        let mut all = String::new();
+        while let Some(line) = lines.recv().await {
+            all.push_str(&line.text);
+            all.push('\n');
+        }
+        all
+    })
+}
+
+fn tar_with(files: &[(&str, &str)]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, path, content.as_bytes()).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+type Context = futures_util::stream::Iter<std::vec::IntoIter<std::io::Result<Bytes>>>;
+
+fn spec(name: &str, builder: Builder, context: Vec<u8>) -> BuildSpec<Context> {
+    BuildSpec {
+        context: futures_util::stream::iter(vec![Ok(Bytes::from(context))]),
+        tag: format!(
+            "127.0.0.1:1/{name}:{}",
+            if builder == Builder::Classic { "classic" } else { "buildkit" }
+        )
+        .parse()
+        .unwrap(),
+        labels: BTreeMap::from([("dev.mergeyard.tree".to_owned(), "t".to_owned())]),
+        dockerfile: "Dockerfile".to_owned(),
+        network: BuildNetwork::None,
+        limits: BuildLimits::default(),
+        builder: Some(builder),
+    }
+}
+
+async fn build(
+    name: &str,
+    builder: Builder,
+    files: &[(&str, &str)],
+) -> (Result<BuiltImage, StepFault>, String) {
+    let (log, lines) = sink();
+    let said = collect(lines);
+    let built =
+        engine().await.build(spec(name, builder, tar_with(files)), &log, &CancellationToken::new()).await;
+    drop(log);
+    (built, said.await.unwrap())
+}
+
+/// Something that changes with each run of the tests, so that nothing comes from a cache.
+fn fresh() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    format!("{}-{}", std::process::id(), now.as_nanos())
+}
+
+#[tokio::test]
+async fn both_builders_build_and_tell_as_they_go() {
+    for builder in BOTH {
+        let dockerfile = format!(
+            "FROM debian:bookworm-slim\nCOPY a /a\nRUN echo said-{}-in-the-build && cat /a\n",
+            fresh()
+        );
+        let (built, log) =
+            build("builds", builder, &[("Dockerfile", &dockerfile), ("a", "content of a\n")]).await;
+        let id = built.unwrap_or_else(|e| panic!("{builder:?}: {e}\n{log}")).id;
+        assert!(log.contains("content of a"), "{builder:?}:\n{log}");
+        let tag = spec("builds", builder, Vec::new()).tag.to_string();
+        let image = docker().inspect_image(&tag).await.unwrap();
+        assert_eq!(image.id.as_deref(), Some(id.as_str()), "{builder:?}");
+        assert_eq!(image.config.unwrap().labels.unwrap()["dev.mergeyard.tree"], "t");
+        if builder == Builder::BuildKit {
+            assert!(log.contains(" done 0.") && log.contains("[2/3] COPY a /a"), "{log}");
+        }
+        engine().await.remove_image(&tag).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_cached_step_says_so_and_cache_mounts_keep_their_files() {
+    let mark = fresh();
+    let dockerfile = |step: &str| {
+        format!(
+            "FROM debian:bookworm-slim\nRUN --mount=type=cache,id=t{mark},target=/c echo {step}; ls /c; touch /c/kept\n"
+        )
+    };
+    let (first, log) = build("cache", Builder::BuildKit, &[("Dockerfile", &dockerfile("one"))]).await;
+    first.unwrap();
+    assert!(!log.lines().any(|line| line.ends_with(" kept")), "{log}");
+    let (second, log) = build("cache", Builder::BuildKit, &[("Dockerfile", &dockerfile("two"))]).await;
+    second.unwrap();
+    assert!(log.lines().any(|line| line.ends_with(" kept")), "the cache mount lost its file:\n{log}");
+    let (third, log) = build("cache", Builder::BuildKit, &[("Dockerfile", &dockerfile("two"))]).await;
+    third.unwrap();
+    assert!(log.contains("CACHED"), "{log}");
+    engine().await.remove_image(&spec("cache", Builder::BuildKit, Vec::new()).tag.to_string()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_dockerfile_is_a_failure_with_its_reason() {
+    let failing = format!("FROM debian:bookworm-slim\nRUN echo {} && echo last words && exit 7\n", fresh());
+    let cases = [
+        (failing.as_str(), "7", "last words"),
+        ("FROM debian:bookworm-slim\nCOPY ../../etc/passwd /x\n", "etc", ""),
+        ("FROM debian:bookworm-slim\nCOPY nothing /x\n", "nothing", ""),
+        ("FROM debian:bookworm-slim\nHELLO\n", "unknown instruction", ""),
+        ("", "Dockerfile", ""),
+    ];
+    for builder in BOTH {
+        for (dockerfile, why, said) in cases {
+            let (built, log) = build("fails", builder, &[("Dockerfile", dockerfile)]).await;
+            match built.unwrap_err() {
+                StepFault::Failure(message) => {
+                    assert!(
+                        message.contains(why) && !message.contains('\n'),
+                        "{builder:?} {dockerfile:?}: {message}"
+                    );
+                }
+                other => panic!("{builder:?} {dockerfile:?}: {other:?}"),
+            }
+            assert!(log.contains(said), "{log}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_link_out_of_the_context_leads_into_the_image_and_not_to_the_host() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("secret-of-the-host"), "must not be seen").unwrap();
+    let target = dir.path().join("secret-of-the-host").display().to_string();
+    for builder in BOTH {
+        let mut tar = tar::Builder::new(Vec::new());
+        let dockerfile = format!("FROM debian:bookworm-slim\nCOPY link /x\nRUN : {}; cat /x\n", fresh());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(dockerfile.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, "Dockerfile", dockerfile.as_bytes()).unwrap();
+        let mut link = tar::Header::new_gnu();
+        link.set_entry_type(tar::EntryType::Symlink);
+        link.set_size(0);
+        tar.append_link(&mut link, "link", &target).unwrap();
+        let (log, lines) = sink();
+        let said = collect(lines);
+        let spec = spec("link", builder, tar.into_inner().unwrap());
+        let built = engine().await.build(spec, &log, &CancellationToken::new()).await;
+        drop(log);
+        let said = said.await.unwrap();
+        assert!(matches!(built, Err(StepFault::Failure(_))), "{builder:?}: {built:?}");
+        assert!(!said.contains("must not be seen"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn cancelling_stops_what_runs_and_leaves_no_container() {
+    for builder in BOTH {
+        // Only this build sleeps for exactly so long.
+        let seconds = 100_000 + std::process::id() % 100_000 * 2 + u32::from(builder == Builder::Classic);
+        let dockerfile = format!("FROM debian:bookworm-slim\nRUN echo begun; sleep {seconds}\n");
+        let (log, mut lines) = sink();
+        let cancel = CancellationToken::new();
+        let stop = cancel.clone();
+        let engine = engine().await;
+        let spec = spec("cancel", builder, tar_with(&[("Dockerfile", &dockerfile)]));
+        let watch = async {
+            while let Some(line) = lines.recv().await {
+                if line.text.ends_with("begun") {
+                    stop.cancel();
+                    break;
+                }
+            }
+            while lines.recv().await.is_some() {}
+        };
+        let started = std::time::Instant::now();
+        // The log ends with the build, which ends the watching.
+        let ended = async move { engine.build(spec, &log, &cancel).await };
+        let (ended, ()) = tokio::join!(ended, watch);
+        assert_eq!(ended, Err(StepFault::Cancelled), "{builder:?}");
+        until_gone(&format!("sleep {seconds}")).await;
+        assert!(started.elapsed() < Duration::from_secs(20));
+        until_no_container_runs(&seconds.to_string()).await;
+    }
+}
+
+/// Waits for the engine's own word that a process of that command line is gone.
+async fn until_gone(command: &str) {
+    let wanted: Vec<u8> = command.replace(' ', "\0").into_bytes();
+    let running = || {
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        entries
+            .filter_map(|e| std::fs::read(e.path().join("cmdline")).ok())
+            .any(|line| line.starts_with(&wanted))
+    };
+    let mut tick = tokio::time::interval(Duration::from_millis(50));
+    let gone = async {
+        while running() {
+            tick.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the command still runs");
+}
+
+async fn until_no_container_runs(mark: &str) {
+    let mut tick = tokio::time::interval(Duration::from_millis(50));
+    let gone = async {
+        loop {
+            let all = bollard::query_parameters::ListContainersOptionsBuilder::new().all(true).build();
+            let containers = docker().list_containers(Some(all)).await.unwrap();
+            if !containers.iter().any(|c| c.command.as_ref().is_some_and(|line| line.contains(mark))) {
+                break;
+            }
+            tick.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("a container is left over");
+}
+
+#[tokio::test]
+async fn a_missing_base_is_a_failure_and_a_present_one_costs_nothing() {
+    let registry = Registry::start().await;
+    let engine = engine().await;
+    let (log, _lines) = sink();
+    let credentials = BaseCredentials::from([(registry.host(), credentials(&registry))]);
+    engine.ensure_image("debian:bookworm-slim", &credentials, &log).await.unwrap();
+    let missing = format!("{}/nope:1", registry.host());
+    let fault = engine.ensure_image(&missing, &credentials, &log).await.unwrap_err();
+    assert!(matches!(&fault, StepFault::Failure(why) if why.contains(&missing)), "{fault:?}");
+    // Without credentials the registry does not tell whether it is there: the user's to repair as well.
+    let fault = engine.ensure_image(&missing, &BaseCredentials::new(), &log).await.unwrap_err();
+    assert!(matches!(fault, StepFault::Failure(_)), "{fault:?}");
+    let nobody = "127.0.0.1:1/nobody:1";
+    let fault = engine.ensure_image(nobody, &BaseCredentials::new(), &log).await.unwrap_err();
+    assert!(matches!(fault, StepFault::Error { retry: true, .. }), "{fault:?}");
+}
+
+fn credentials(registry: &Registry) -> mergeyard_run::engine::RegistryCredentials {
+    let access = registry.access();
+    mergeyard_run::engine::RegistryCredentials { username: access.username, password: access.password }
+}
+
+#[tokio::test]
+async fn sweeping_removes_what_a_crash_left_and_keeps_what_lives() {
+    let engine = engine().await;
+    let docker = docker();
+    let base = 900_000_000 + i64::from(std::process::id());
+    for step in [base, base + 1_000_000_000] {
+        let config = bollard::models::ContainerCreateBody {
+            image: Some("debian:bookworm-slim".to_owned()),
+            cmd: Some(vec!["true".to_owned()]),
+            labels: Some(std::collections::HashMap::from([("mergeyard.step".to_owned(), step.to_string())])),
+            ..Default::default()
+        };
+        docker
+            .create_container(None::<bollard::query_parameters::CreateContainerOptions>, config)
+            .await
+            .unwrap();
+    }
+    engine.sweep(&[StepId(base)]).await.unwrap();
+    let labelled = |step: i64| {
+        let docker = docker.clone();
+        async move {
+            let filter = std::collections::HashMap::from([("label", vec![format!("mergeyard.step={step}")])]);
+            let all = bollard::query_parameters::ListContainersOptionsBuilder::new()
+                .all(true)
+                .filters(&filter)
+                .build();
+            docker.list_containers(Some(all)).await.unwrap().len()
+        }
+    };
+    assert_eq!((labelled(base).await, labelled(base + 1_000_000_000).await), (1, 0));
+    engine.sweep(&[]).await.unwrap();
+    assert_eq!(labelled(base).await, 0);
+}
+
+/// A repository, a registry and an executor: the whole of one image step.
+struct Yard {
+    dir: TempDir,
+    git: git2::Repository,
+    registry: Registry,
+    executor: Arc<Executor>,
+}
+
+impl Yard {
+    async fn start() -> Yard {
+        let dir = tempfile::tempdir().unwrap();
+        let git = bare(&dir.path().join("up.git"));
+        let registry = Registry::start().await;
+        let cache = GitCache::new(dir.path().join("cache"), GitLimits::default()).unwrap();
+        let executor = Executor::Docker(Docker::new(cache, engine().await, registry.client()));
+        Yard { dir, git, registry, executor: Arc::new(executor) }
+    }
+
+    fn job(&self, sha: CommitSha, name: &str, timeout: Duration) -> StepJob {
+        let tree = self.git.revparse_single(&format!("{sha}:app")).unwrap().id().to_string();
+        StepJob {
+            step: StepId(1),
+            run: RunId(1),
+            attempt: 1,
+            repo: repo_name(),
+            commit: sha,
+            hints: Vec::new(),
+            remote: file_remote(&self.dir.path().join("up.git")),
+            source_url: Some("https://git.example.org/acme/clock".to_owned()),
+            action: Action::Image(ImageAction {
+                folder: "app".to_owned(),
+                name: name.parse().unwrap(),
+                version: "0.1.0".parse().unwrap(),
+                tree: tree.parse().unwrap(),
+            }),
+            timeout,
+        }
+    }
+
+    fn commit(&self, dockerfile: &str) -> CommitSha {
+        let spec: &[u8] = br#"{"service":{"name":"clock","version":"0.1.0"}}"#;
+        commit(
+            &self.git,
+            "develop",
+            &[("app/Dockerfile", FILE, dockerfile.as_bytes()), ("app/spec.json", FILE, spec)],
+        )
+    }
+
+    async fn run(&self, job: StepJob) -> (StepOutcome, String) {
+        let (log, lines) = sink();
+        let said = collect(lines);
+        let outcome = self.executor.run(job, StepContext { log, cancel: CancellationToken::new() }).await;
+        (outcome, said.await.unwrap())
+    }
+
+    async fn forget(&self, name: &str) {
+        engine().await.remove_image(&format!("{}/{name}:0.1.0", self.registry.host())).await.unwrap();
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn a_folder_becomes_an_image_in_the_registry_and_stays_what_it_is() {
+    let yard = Yard::start().await;
+    let name = "acme/clock";
+    let first = yard.commit("ARG TAG=bookworm-slim\nFROM debian:$TAG\nLABEL a=b\n");
+    let (outcome, log) = yard.run(yard.job(first, name, MINUTE)).await;
+    let StepOutcome::Success { outputs } = outcome else { panic!("{outcome:?}\n{log}") };
+    let reference: ImageRef = outputs["image"].parse().unwrap();
+    assert_eq!(reference.to_string(), format!("{}/{name}:0.1.0", yard.registry.host()));
+    let published =
+        yard.registry.client().published(&reference.name, &"0.1.0".parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!(published.digest.to_string(), outputs["digest"]);
+    assert_eq!(published.labels["org.opencontainers.image.revision"], first.to_string());
+    assert_eq!(published.labels["org.opencontainers.image.created"], "2023-11-14T22:13:21Z");
+    assert_eq!(published.labels["a"], "b");
+    assert!(log.contains("== push") && log.contains("done in"), "{log}");
+
+    // The same tree in another commit: nothing is built.
+    let again = yard.commit("ARG TAG=bookworm-slim\nFROM debian:$TAG\nLABEL a=b\n");
+    let (outcome, log) = yard.run(yard.job(again, name, MINUTE)).await;
+    assert_eq!(outcome, StepOutcome::Success { outputs });
+    assert!(log.contains("unchanged") && !log.contains("== build"), "{log}");
+
+    // Another tree under the same version: refused with what to do.
+    let other = yard.commit("FROM debian:bookworm-slim\nLABEL a=c\n");
+    let (outcome, _) = yard.run(yard.job(other, name, MINUTE)).await;
+    let StepOutcome::Failure { message } = outcome else { panic!("{outcome:?}") };
+    let tree = &published.labels["dev.mergeyard.tree"][..8];
+    let commit = &first.to_string()[..8];
+    assert_eq!(
+        message,
+        format!(
+            "`acme/clock:0.1.0` is already published from other content (tree {tree}, commit {commit}); raise service.version in app/spec.json"
+        )
+    );
+    yard.forget(name).await;
+}
+
+#[tokio::test]
+async fn a_base_image_of_our_own_registry_is_pulled_with_its_credentials() {
+    let yard = Yard::start().await;
+    let base = yard.commit("FROM debian:bookworm-slim\nLABEL is=base\n");
+    let (outcome, log) = yard.run(yard.job(base, "base", MINUTE)).await;
+    assert!(matches!(outcome, StepOutcome::Success { .. }), "{outcome:?}\n{log}");
+    yard.forget("base").await;
+    let user = yard.commit(&format!("FROM {}/base:0.1.0\nLABEL is=user\n", yard.registry.host()));
+    let (outcome, log) = yard.run(yard.job(user, "user", MINUTE)).await;
+    assert!(matches!(outcome, StepOutcome::Success { .. }), "{outcome:?}\n{log}");
+    yard.forget("base").await;
+    yard.forget("user").await;
+}
+
+#[tokio::test]
+async fn a_step_ends_at_its_timeout_and_by_cancelling_and_says_which() {
+    let yard = Yard::start().await;
+    let sha = yard.commit(&format!("FROM debian:bookworm-slim\nRUN echo begun {}; sleep 99999\n", fresh()));
+    let (outcome, _) = yard.run(yard.job(sha, "slow", Duration::from_secs(3))).await;
+    assert_eq!(outcome, StepOutcome::Failure { message: "timed out after 3s".to_owned() });
+    let (log, mut lines) = sink();
+    let cancel = CancellationToken::new();
+    let cx = StepContext { log, cancel: cancel.clone() };
+    let run = yard.executor.run(yard.job(sha, "slow", MINUTE), cx);
+    let watch = async {
+        while let Some(line) = lines.recv().await {
+            if line.text.contains("begun") {
+                cancel.cancel();
+            }
+        }
+    };
+    let (outcome, ()) = tokio::join!(run, watch);
+    assert_eq!(outcome, StepOutcome::Cancelled);
+    until_gone("sleep 99999").await;
+}
+
+#[tokio::test]
+async fn a_linked_dockerfile_and_a_missing_engine_are_told_apart() {
+    let yard = Yard::start().await;
+    let sha = commit(
+        &yard.git,
+        "develop",
+        &[("app/Dockerfile", SYMLINK, b"/etc/passwd"), ("app/spec.json", FILE, b"{}")],
+    );
+    let (outcome, _) = yard.run(yard.job(sha, "linked", MINUTE)).await;
+    let link = "app/Dockerfile is a symbolic link; commit the file itself".to_owned();
+    assert_eq!(outcome, StepOutcome::Failure { message: link });
+
+    let sha = yard.commit("FROM scratch\n");
+    let cache = GitCache::new(yard.dir.path().join("cache2"), GitLimits::default()).unwrap();
+    let absent = Docker::new(cache, Engine::at("unix:///nowhere/docker.sock"), yard.registry.client());
+    let (log, _lines) = sink();
+    let job = yard.job(sha, "absent", MINUTE);
+    let outcome =
+        Executor::Docker(absent).run(job, StepContext { log, cancel: CancellationToken::new() }).await;
+    let StepOutcome::Error { message, retry: true } = outcome else { panic!("{outcome:?}") };
+    assert!(message.starts_with("no engine answers at unix:///nowhere/docker.sock: start it"), "{message}");
+}
+
+#[tokio::test]
+async fn an_unknown_authority_is_named_and_written_where_the_engine_looks() {
+    let registry = Registry::start_at(&address_on_the_bridge().await).await;
+    let access = registry.access();
+    let image: ImageRef = format!("{}/trust:1", access.host).parse().unwrap();
+    let engine = engine().await;
+    let (log, _lines) = sink();
+    let tag =
+        bollard::query_parameters::TagImageOptionsBuilder::new().repo(&image.repository()).tag("1").build();
+    docker().tag_image("debian:bookworm-slim", Some(tag)).await.unwrap();
+
+    let fault = engine.push(&image, &credentials(&registry), &log).await.unwrap_err();
+    let file = format!("/etc/docker/certs.d/{}/ca.crt", access.host);
+    assert!(
+        matches!(&fault, StepFault::Error { message, retry: false } if message.contains(&file)),
+        "{fault:?}"
+    );
+
+    let trust = engine.certs().ensure_trust(&access.host, &registry.ca);
+    assert_eq!(
+        trust,
+        mergeyard_run::engine_trust::Trust::Written(file.clone().into()),
+        "run as a user who may write /etc/docker"
+    );
+    let pushed = engine.push(&image, &credentials(&registry), &log).await;
+    std::fs::remove_dir_all(std::path::Path::new(&file).parent().unwrap()).unwrap();
+    engine.remove_image(&image.to_string()).await.unwrap();
+    pushed.unwrap();
+    let published = registry.client().published(&image.name, &"1".parse().unwrap()).await.unwrap();
+    assert!(published.unwrap().size > 0);
+}
+
+#[tokio::test]
+async fn a_wrong_password_for_the_push_is_said_without_the_password() {
+    let registry = Registry::start().await;
+    let image: ImageRef = format!("{}/denied:1", registry.host()).parse().unwrap();
+    let tag =
+        bollard::query_parameters::TagImageOptionsBuilder::new().repo(&image.repository()).tag("1").build();
+    docker().tag_image("debian:bookworm-slim", Some(tag)).await.unwrap();
+    let wrong = mergeyard_run::engine::RegistryCredentials {
+        username: registry::USER.to_owned(),
+        password: mergeyard_types::Secret::new("hunter22"),
+    };
+    let (log, lines) = sink();
+    let engine = engine().await;
+    let fault = engine.push(&image, &wrong, &log).await.unwrap_err();
+    drop(log);
+    engine.remove_image(&image.to_string()).await.unwrap();
+    let said = collect(lines).await.unwrap();
+    assert!(fault.to_string().contains("refused the push"), "{fault}");
+    assert!(!format!("{fault}{said}").contains("hunter22"));
+}
+
+/// An address of this machine that is not loopback: its own on the engine's bridge.
+async fn address_on_the_bridge() -> String {
+    let bridge = docker()
+        .inspect_network("bridge", None::<bollard::query_parameters::InspectNetworkOptions>)
+        .await
+        .unwrap();
+    let subnet = bridge.ipam.unwrap().config.unwrap()[0].subnet.clone().unwrap();
+    let neighbour = subnet.split_once(".0/").expect("the bridge has an IPv4 subnet").0.to_owned() + ".2:9";
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect(neighbour).unwrap();
+    socket.local_addr().unwrap().ip().to_string()
+}
+
+#[tokio::test]
+async fn the_classic_builder_keeps_a_run_inside_its_limits() {
+    let limits = BuildLimits {
+        memory_bytes: Some(64 << 20),
+        cpu_millis: Some(500),
+        max_processes: Some(77),
+        cgroup_parent: None,
+    };
+    let hungry = format!("FROM debian:bookworm-slim\nRUN : {}; ulimit -u; tail /dev/zero\n", fresh());
+    let (log, lines) = sink();
+    let said = collect(lines);
+    let spec = BuildSpec { limits, ..spec("limits", Builder::Classic, tar_with(&[("Dockerfile", &hungry)])) };
+    let built = engine().await.build(spec, &log, &CancellationToken::new()).await;
+    drop(log);
+    let said = said.await.unwrap();
+    assert!(matches!(&built, Err(StepFault::Failure(why)) if why.contains("137")), "{built:?}\n{said}");
+    assert!(said.lines().any(|line| line == "77"), "{said}");
+}
+
+#[tokio::test]
+async fn a_control_group_holds_what_buildkit_runs() {
+    let limits = BuildLimits {
+        cgroup_parent: Some("/mergeyard-test".to_owned()),
+        max_processes: Some(100),
+        ..BuildLimits::default()
+    };
+    let dockerfile = format!("FROM debian:bookworm-slim\nRUN : {}; cat /proc/self/cgroup\n", fresh());
+    let (log, lines) = sink();
+    let said = collect(lines);
+    let spec =
+        BuildSpec { limits, ..spec("group", Builder::BuildKit, tar_with(&[("Dockerfile", &dockerfile)])) };
+    let tag = spec.tag.to_string();
+    let built = engine().await.build(spec, &log, &CancellationToken::new()).await;
+    drop(log);
+    let said = said.await.unwrap();
+    built.unwrap();
+    engine().await.remove_image(&tag).await.unwrap();
+    assert!(said.contains("/mergeyard-test/"), "{said}");
+}

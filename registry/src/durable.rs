@@ -1,0 +1,80 @@
+//! Files that survive a power cut.
+//!
+//! A file is durable when its bytes *and* the directory entry that names it are on the disk; the
+//! second half is the one that is easily forgotten. Everything here blocks.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+};
+
+use uuid::Uuid;
+
+/// Only the server's own user looks into what it stores.
+const DIRECTORY_MODE: u32 = 0o700;
+
+/// Puts `bytes` at `path` so that any reader, at any instant, sees the old file or the new one.
+/// The temporary file lies in `incoming`, which must be on the same file system.
+pub(crate) fn write(incoming: &Path, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let temporary = incoming.join(Uuid::new_v4().to_string());
+    let written = stage(&temporary, bytes, mode).and_then(|()| rename(&temporary, path));
+    if written.is_err() {
+        // The first error is the one to report; what stays behind is swept later.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+fn stage(temporary: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Moves an already synced file into place.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    let directory = parent(to)?;
+    create_directory(directory)?;
+    fs::rename(from, to)?;
+    sync_directory(directory)
+}
+
+/// Creates an empty file; one that exists is left alone.
+pub(crate) fn touch(path: &Path) -> io::Result<()> {
+    let directory = parent(path)?;
+    create_directory(directory)?;
+    match OpenOptions::new().write(true).create_new(true).open(path) {
+        Ok(_) => sync_directory(directory),
+        // Whoever created it may not have synced it yet, and our caller is about to promise it.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => sync_directory(directory),
+        Err(error) => Err(error),
+    }
+}
+
+/// Creates a directory and the missing ones above it.
+pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = parent(path)?;
+    create_directory(above)?;
+    match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
+        Ok(()) => sync_directory(above),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn parent(path: &Path) -> io::Result<&Path> {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Ok(Path::new(".")),
+        Some(parent) => Ok(parent),
+        None => Err(io::Error::new(io::ErrorKind::InvalidInput, "a root directory has no parent")),
+    }
+}

@@ -1,0 +1,111 @@
+//! Reading and pushing manifests.
+
+use std::error::Error as _;
+
+use axum::{
+    body::{Body, to_bytes},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use http::{Method, StatusCode, header};
+use http_body_util::LengthLimitError;
+use mergeyard_types::{ImageName, Version};
+
+use super::{CONTENT_DIGEST, Call, identify};
+use crate::{
+    blocking,
+    error::{Error, insert},
+    event::Event,
+    manifest::{Document, Manifest},
+    route::Reference,
+    upload::Algorithm,
+};
+
+impl Call<'_> {
+    /// `Accept` decides nothing: a repository has one manifest under a reference, and a client
+    /// that cannot read its type says so better than a "not found" would.
+    pub(super) async fn get_manifest(&self, name: ImageName, reference: Reference) -> Result<Response, Error> {
+        let (wanted, by) = (name.clone(), reference.clone());
+        let manifest = self.registry.read(move |store| store.manifest(&wanted, &by)).await?;
+        let tag = reference_tag(&reference);
+        let manifest = manifest.ok_or_else(|| Error::ManifestUnknown { name: name.clone(), reference })?;
+        let digest = manifest.digest;
+        let mut response = match self.has(&digest) {
+            true => StatusCode::NOT_MODIFIED.into_response(),
+            false => self.show(manifest),
+        };
+        identify(&mut response, &digest);
+        if self.parts.method == Method::GET {
+            self.registry.tell(Event::Pulled { name, tag, digest, by: self.identity.name.clone() });
+        }
+        Ok(response)
+    }
+
+    fn show(&self, manifest: Manifest) -> Response {
+        let length = manifest.bytes.len();
+        let body = if self.parts.method == Method::HEAD { Bytes::new() } else { manifest.bytes };
+        let mut response = Response::new(Body::from(body));
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        insert(response.headers_mut(), header::CONTENT_TYPE, manifest.media_type);
+        response
+    }
+
+    pub(super) async fn put_manifest(
+        &self,
+        name: ImageName,
+        reference: Reference,
+        body: Body,
+    ) -> Result<Response, Error> {
+        let bytes = self.small_body(body).await?;
+        let content_type = self.header(header::CONTENT_TYPE);
+        let (document, media_type) = Document::parse(content_type, &bytes).map_err(Error::ManifestInvalid)?;
+        let algorithm = match &reference {
+            Reference::Digest(digest) => Algorithm::of(digest),
+            Reference::Tag(_) => Algorithm::Sha256,
+        };
+        let digest = algorithm.digest(&bytes);
+        if let Reference::Digest(expected) = reference
+            && expected != digest
+        {
+            return Err(Error::DigestMismatch { expected, actual: digest });
+        }
+        let tag = reference_tag(&reference);
+        let manifest = Manifest { digest, media_type: media_type.to_owned(), bytes };
+        self.store(name.clone(), tag.clone(), manifest, document).await?;
+        let mut response = StatusCode::CREATED.into_response();
+        insert(response.headers_mut(), header::LOCATION, format!("/v2/{name}/manifests/{digest}"));
+        insert(response.headers_mut(), CONTENT_DIGEST, digest.to_string());
+        self.registry.tell(Event::Pushed { name, tag, digest, by: self.identity.name.clone() });
+        Ok(response)
+    }
+
+    async fn small_body(&self, body: Body) -> Result<Bytes, Error> {
+        let limit = self.registry.config.limits.manifest_bytes;
+        to_bytes(body, limit).await.map_err(|error| match error.source() {
+            Some(source) if source.is::<LengthLimitError>() => Error::ManifestSize(limit),
+            _ => Error::Cut(error),
+        })
+    }
+
+    async fn store(
+        &self,
+        name: ImageName,
+        tag: Option<Version>,
+        manifest: Manifest,
+        document: Document,
+    ) -> Result<(), Error> {
+        let registry = self.registry.clone();
+        let store = move || {
+            let tag = tag.as_ref().map(|tag| (tag, registry.mutability(tag)));
+            registry.store.put_manifest(&name, tag, &manifest, &document)
+        };
+        blocking(store).await
+    }
+}
+
+fn reference_tag(reference: &Reference) -> Option<Version> {
+    match reference {
+        Reference::Tag(tag) => Some(tag.clone()),
+        Reference::Digest(_) => None,
+    }
+}

@@ -1,0 +1,199 @@
+//! Pushing blobs: in one request, in one stream, or in chunks.
+
+use std::{ops::RangeInclusive, sync::Arc};
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderName, StatusCode, header};
+use mergeyard_types::{Digest, ImageName};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::{CONTENT_DIGEST, Call};
+use crate::{
+    Registry,
+    account::Right,
+    blocking,
+    error::{Error, insert, received},
+    upload::{Algorithm, Upload, Writer},
+};
+
+const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+
+#[derive(Deserialize)]
+struct Start {
+    /// The whole blob is in this request's body.
+    digest: Option<String>,
+    /// This blob is perhaps stored already, …
+    mount: Option<String>,
+    /// … in this repository.
+    from: Option<String>,
+    #[serde(rename = "digest-algorithm")]
+    algorithm: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Finish {
+    digest: Option<String>,
+}
+
+impl Call<'_> {
+    pub(super) async fn start_upload(&self, name: ImageName, body: Body) -> Result<Response, Error> {
+        let start: Start = self.query()?;
+        if let Some(mount) = &start.mount
+            && let Some(response) = self.mount(&name, mount.parse()?, start.from.as_deref()).await?
+        {
+            return Ok(response);
+        }
+        let digest: Option<Digest> = start.digest.as_deref().map(str::parse).transpose()?;
+        let algorithm = match (&digest, start.algorithm.as_deref()) {
+            (Some(digest), _) => Algorithm::of(digest),
+            (None, Some("sha512")) => Algorithm::Sha512,
+            (None, _) => Algorithm::Sha256,
+        };
+        let upload = self.open(name, algorithm).await?;
+        let Some(digest) = digest else { return Ok(accepted(&upload, StatusCode::ACCEPTED)) };
+        let _unannounced = Unannounced { registry: self.registry.clone(), id: upload.id };
+        self.push_whole(upload, digest, body).await
+    }
+
+    /// Uses a blob that is stored already, when this account could have pulled it from there.
+    async fn mount(&self, name: &ImageName, digest: Digest, from: Option<&str>) -> Result<Option<Response>, Error> {
+        let from = from.and_then(|from| from.parse::<ImageName>().ok());
+        let source = from.filter(|from| self.identity.may(Right::Pull, from));
+        let target = name.clone();
+        let linked = move |store: &crate::store::Store| {
+            if store.blob_size(&target, &digest)?.is_some() {
+                return Ok(true);
+            }
+            match source {
+                Some(source) if store.blob_size(&source, &digest)?.is_some() => {
+                    store.link_blob(&target, &digest).map(|()| true)
+                }
+                _ => Ok(false),
+            }
+        };
+        let linked = self.registry.read(linked).await?;
+        Ok(linked.then(|| created(name, &digest)))
+    }
+
+    async fn open(&self, name: ImageName, algorithm: Algorithm) -> Result<Arc<Upload>, Error> {
+        let registry = self.registry.clone();
+        let limits = self.registry.config.clone();
+        blocking(move || registry.uploads.start(&registry.store, name, algorithm, &limits.limits)).await
+    }
+
+    async fn push_whole(&self, upload: Arc<Upload>, digest: Digest, body: Body) -> Result<Response, Error> {
+        let writer = upload.write(&self.registry.store, None).await?;
+        let writer = self.receive(writer, body).await?;
+        self.commit(writer, digest).await?;
+        Ok(created(&upload.name, &digest))
+    }
+
+    pub(super) fn upload_status(&self, name: ImageName, id: Uuid) -> Result<Response, Error> {
+        let upload = self.registry.uploads.find(&name, id)?;
+        Ok(accepted(&upload, StatusCode::NO_CONTENT))
+    }
+
+    pub(super) async fn append_chunk(&self, name: ImageName, id: Uuid, body: Body) -> Result<Response, Error> {
+        let upload = self.registry.uploads.find(&name, id)?;
+        let writer = upload.write(&self.registry.store, None).await?;
+        drop(self.receive(writer, body).await?);
+        Ok(accepted(&upload, StatusCode::ACCEPTED))
+    }
+
+    pub(super) async fn finish_upload(&self, name: ImageName, id: Uuid, body: Body) -> Result<Response, Error> {
+        let finish: Finish = self.query()?;
+        let digest: Digest = finish.digest.ok_or(Error::DigestMissing)?.parse()?;
+        let upload = self.registry.uploads.find(&name, id)?;
+        let writer = upload.write(&self.registry.store, Some(Algorithm::of(&digest))).await?;
+        let writer = self.receive(writer, body).await?;
+        self.commit(writer, digest).await?;
+        Ok(created(&name, &digest))
+    }
+
+    pub(super) async fn cancel_upload(&self, name: ImageName, id: Uuid) -> Result<Response, Error> {
+        let upload = self.registry.uploads.find(&name, id)?;
+        // Waits for its turn, so that no writer is left with a file that is gone.
+        let writer = upload.write(&self.registry.store, None).await?;
+        self.discard(id).await?;
+        drop(writer);
+        Ok(StatusCode::NO_CONTENT.into_response())
+    }
+
+    async fn discard(&self, id: Uuid) -> Result<(), Error> {
+        let registry = self.registry.clone();
+        blocking(move || Ok(registry.uploads.remove(&registry.store, id)?)).await
+    }
+
+    /// Appends the body, which must continue the upload where it stands and be as long as announced.
+    async fn receive(&self, writer: Writer, body: Body) -> Result<Writer, Error> {
+        let offset = writer.offset();
+        let announced = self.header(header::CONTENT_RANGE).map(content_range).transpose()?;
+        if let Some(range) = &announced
+            && *range.start() != offset
+        {
+            let location = writer.location();
+            return Err(Error::OutOfOrder { start: *range.start(), offset, location });
+        }
+        let writer = writer.receive(body, self.registry.config.limits.blob_bytes).await?;
+        let end = announced.map(|range| range.end().saturating_add(1));
+        if end.is_some_and(|end| end != writer.offset()) {
+            blocking(move || Ok(writer.truncate(offset)?)).await?;
+            return Err(Error::SizeInvalid);
+        }
+        Ok(writer)
+    }
+
+    async fn commit(&self, writer: Writer, digest: Digest) -> Result<(), Error> {
+        let registry = self.registry.clone();
+        blocking(move || writer.commit(&registry.store, &registry.uploads, &digest)).await
+    }
+}
+
+/// An upload whose address its client is never told: when the one request that fills it ends or
+/// breaks off, nobody can continue it.
+struct Unannounced {
+    registry: Registry,
+    id: Uuid,
+}
+
+impl Drop for Unannounced {
+    fn drop(&mut self) {
+        let (registry, id) = (self.registry.clone(), self.id);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = registry.uploads.remove(&registry.store, id) {
+                tracing::warn!("cannot remove upload {id}, it will expire: {error}");
+            }
+        });
+    }
+}
+
+/// `<first>-<last>`, as the specification writes it; older clients write `bytes <first>-<last>/<size>`.
+fn content_range(text: &str) -> Result<RangeInclusive<u64>, Error> {
+    let refused = || Error::ContentRange(text.chars().take(80).collect());
+    let range = text.strip_prefix("bytes").map_or(text, |rest| rest.trim_start_matches([' ', '=']));
+    let range = range.split('/').next().unwrap_or(range);
+    let (first, last) = range.split_once('-').ok_or_else(refused)?;
+    let number = |text: &str| text.trim().parse::<u64>().map_err(|_| refused());
+    let range = number(first)?..=number(last)?;
+    if range.is_empty() { Err(refused()) } else { Ok(range) }
+}
+
+fn accepted(upload: &Upload, status: StatusCode) -> Response {
+    let mut response = status.into_response();
+    let headers = response.headers_mut();
+    insert(headers, header::LOCATION, upload.location());
+    insert(headers, header::RANGE, received(upload.offset()));
+    insert(headers, UPLOAD_ID, upload.id.to_string());
+    response
+}
+
+fn created(name: &ImageName, digest: &Digest) -> Response {
+    let mut response = StatusCode::CREATED.into_response();
+    insert(response.headers_mut(), header::LOCATION, format!("/v2/{name}/blobs/{digest}"));
+    insert(response.headers_mut(), CONTENT_DIGEST, digest.to_string());
+    response
+}

@@ -1,0 +1,184 @@
+//! Refusals in the specification's words, and faults in the log's.
+//!
+//! A refusal tells the client which of the specification's error codes applies and what to do; a
+//! fault (the disk, a bug) tells the client nothing but a constant and the log everything, once.
+
+use std::{error::Error as _, io};
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, Method, StatusCode, header};
+use mergeyard_types::{Digest, DigestError, ImageName, Version};
+use serde_json::json;
+
+use crate::{
+    account::Denied,
+    route::{Reference, RouteError},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error("the registry does not take {0} here")]
+    Method(Method),
+    #[error("the query is not understood: {0}")]
+    Query(String),
+    #[error("repository `{0}` does not exist, or this account may not read it")]
+    NameUnknown(ImageName),
+    #[error("repository `{name}` has no blob {digest}")]
+    BlobUnknown { name: ImageName, digest: Digest },
+    #[error("repository `{name}` has no manifest `{name}{reference}`")]
+    ManifestUnknown { name: ImageName, reference: Reference },
+    #[error("the manifest is not valid: {0}")]
+    ManifestInvalid(String),
+    #[error("the manifest is larger than {0} bytes")]
+    ManifestSize(usize),
+    #[error("the manifest refers to {digest}, which repository `{name}` does not have: push it first")]
+    ManifestBlobUnknown { name: ImageName, digest: Digest },
+    #[error(
+        "`{name}:{tag}` is already published as {digest}; raise the version in spec.json, or push under another tag"
+    )]
+    TagImmutable { name: ImageName, tag: Version, digest: Digest },
+    #[error("this upload needs `digest=<algorithm>:<hex>` in the query")]
+    DigestMissing,
+    #[error(transparent)]
+    Digest(#[from] DigestError),
+    #[error("the content received has the digest {actual}, not {expected}: upload it again")]
+    DigestMismatch { expected: Digest, actual: Digest },
+    #[error("no such upload is open: start another one")]
+    UploadUnknown,
+    #[error("another request is still writing to this upload: wait for it, then ask for the offset")]
+    UploadBusy,
+    #[error("Content-Range `{0}` is not understood: it must read `<first>-<last>`")]
+    ContentRange(String),
+    #[error("the chunk starts at byte {start}, the upload continues at byte {offset}")]
+    OutOfOrder { start: u64, offset: u64, location: String },
+    #[error("the body does not have the size its headers announce")]
+    SizeInvalid,
+    #[error("the blob is larger than {0} bytes")]
+    BlobSize(u64),
+    #[error("{0} uploads are open already: finish or cancel some, or wait until they expire")]
+    TooManyUploads(usize),
+    #[error("the requested range lies outside the {size} bytes of the blob")]
+    Range { size: u64 },
+    #[error("the connection broke before the body ended")]
+    Cut(#[source] axum::Error),
+    #[error("the registry's storage failed")]
+    Storage(#[from] io::Error),
+    #[error("a task of the registry died")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl Error {
+    pub fn status(&self) -> StatusCode {
+        self.meaning().0
+    }
+
+    /// The error code of the distribution specification, section "Error Codes".
+    pub fn code(&self) -> &'static str {
+        self.meaning().1
+    }
+
+    fn meaning(&self) -> (StatusCode, &'static str) {
+        const BAD: StatusCode = StatusCode::BAD_REQUEST;
+        const NONE: StatusCode = StatusCode::NOT_FOUND;
+        match self {
+            Error::Route(RouteError::Name(_) | RouteError::Characters) => (BAD, "NAME_INVALID"),
+            Error::Route(RouteError::Digest(_)) => (BAD, "DIGEST_INVALID"),
+            Error::Route(RouteError::Tag { asked: true, .. }) => (NONE, "MANIFEST_UNKNOWN"),
+            Error::Route(RouteError::Tag { asked: false, .. }) => (BAD, "MANIFEST_INVALID"),
+            Error::Route(RouteError::UploadId) => (NONE, "BLOB_UPLOAD_UNKNOWN"),
+            Error::Route(RouteError::Unknown) => (NONE, "UNSUPPORTED"),
+            Error::Denied(Denied::Unknown | Denied::Expired { .. }) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
+            Error::Denied(Denied::Hidden { .. }) => (NONE, "NAME_UNKNOWN"),
+            Error::Denied(Denied::Right { .. }) => (StatusCode::FORBIDDEN, "DENIED"),
+            Error::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
+            Error::Query(_) => (BAD, "UNSUPPORTED"),
+            Error::NameUnknown(_) => (NONE, "NAME_UNKNOWN"),
+            Error::BlobUnknown { .. } => (NONE, "BLOB_UNKNOWN"),
+            Error::ManifestUnknown { .. } => (NONE, "MANIFEST_UNKNOWN"),
+            Error::ManifestInvalid(_) => (BAD, "MANIFEST_INVALID"),
+            Error::ManifestSize(_) => (StatusCode::PAYLOAD_TOO_LARGE, "MANIFEST_INVALID"),
+            Error::ManifestBlobUnknown { .. } => (BAD, "MANIFEST_BLOB_UNKNOWN"),
+            Error::TagImmutable { .. } => (StatusCode::FORBIDDEN, "DENIED"),
+            Error::DigestMissing | Error::Digest(_) | Error::DigestMismatch { .. } => (BAD, "DIGEST_INVALID"),
+            Error::UploadUnknown => (NONE, "BLOB_UPLOAD_UNKNOWN"),
+            Error::UploadBusy => (StatusCode::CONFLICT, "BLOB_UPLOAD_INVALID"),
+            Error::ContentRange(_) => (BAD, "BLOB_UPLOAD_INVALID"),
+            Error::OutOfOrder { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID"),
+            Error::SizeInvalid => (BAD, "SIZE_INVALID"),
+            Error::BlobSize(_) => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
+            Error::TooManyUploads(_) => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
+            Error::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID"),
+            Error::Cut(_) => (BAD, "BLOB_UPLOAD_INVALID"),
+            Error::Storage(error) if is_full(error) => (StatusCode::INSUFFICIENT_STORAGE, "UNKNOWN"),
+            Error::Storage(_) | Error::Task(_) => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN"),
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Error::Storage(error) if is_full(error) => {
+                "the registry's disk is full: nothing was stored, pulls still work; free space and push again".into()
+            }
+            Error::Storage(_) | Error::Task(_) => "the registry failed; its log says why".into(),
+            refusal => refusal.to_string(),
+        }
+    }
+
+    /// Tells the log, once, what the client is not told.
+    pub(crate) fn log(&self, method: &Method, path: &str) {
+        if !self.status().is_server_error() {
+            return;
+        }
+        let (mut chain, mut cause) = (self.to_string(), self.source());
+        while let Some(error) = cause {
+            chain += &format!(": {error}");
+            cause = error.source();
+        }
+        tracing::error!("{method} {path}: {chain}");
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let body = json!({"errors": [{"code": self.code(), "message": self.message(), "detail": null}]});
+        let mut response = (self.status(), Json(body)).into_response();
+        let headers = response.headers_mut();
+        match &self {
+            Error::Denied(Denied::Unknown | Denied::Expired { .. }) => {
+                let challenge = HeaderValue::from_static("Basic realm=\"mergeyard\", charset=\"UTF-8\"");
+                headers.insert(header::WWW_AUTHENTICATE, challenge);
+            }
+            Error::OutOfOrder { offset, location, .. } => {
+                insert(headers, header::RANGE, received(*offset));
+                insert(headers, header::LOCATION, location.clone());
+            }
+            Error::Range { size } => insert(headers, header::CONTENT_RANGE, format!("bytes */{size}")),
+            _ => {}
+        }
+        response
+    }
+}
+
+/// The `Range` of an upload: the bytes received, first and last inclusive. The convention for
+/// none is `0-0`, which every client reads as "start at the beginning".
+pub(crate) fn received(offset: u64) -> String {
+    format!("0-{}", offset.saturating_sub(1))
+}
+
+/// Sets a header whose value is made of digests, names and numbers, all of them visible ASCII.
+pub(crate) fn insert(headers: &mut http::HeaderMap, name: header::HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(name, value);
+    }
+}

@@ -1,0 +1,97 @@
+//! The layout on disk, in one place, so that what a crash can leave behind is read off one table.
+//!
+//! | path under the root                             | what it holds                                        | written |
+//! | ----------------------------------------------- | ---------------------------------------------------- | ------- |
+//! | `lock`                                          | nothing; locked by the one process that serves it    | once |
+//! | `content/<algorithm>/<hex>`                     | the bytes with that digest, once for all repositories| rename of a synced file |
+//! | `repositories/<name>/_blobs/<algorithm>/<hex>`  | nothing; the repository may read that content        | created empty |
+//! | `repositories/<name>/_manifests/<algorithm>/<hex>` | the media type of that manifest of the repository | rename of a synced file |
+//! | `repositories/<name>/_tags/<tag>`               | the digest the tag points at                         | rename of a synced file |
+//! | `uploads/<uuid>/repository`                     | the name of the repository that is uploaded to       | when the upload starts |
+//! | `uploads/<uuid>/data`                           | the bytes received; its length is the upload's offset| appended to |
+//! | `incoming/<uuid>`                               | a small file before its rename                       | then renamed away |
+//!
+//! A reader looks at `repositories` first and at `content` second, a writer fills them in the
+//! opposite order, and everything in either arrives by one `rename` or one `create`: whatever
+//! instant the power fails at, what is visible is whole. `uploads` and `incoming` are never read
+//! from by a pull; what is stale in them is swept.
+//!
+//! `content` is one flat folder per algorithm: the file systems in use index their directories,
+//! and a fan-out would cost one more directory to sync on each push. A folder beginning with `_`
+//! cannot clash with a nested repository, because the specification's names never do.
+
+use std::path::{Path, PathBuf};
+
+use mergeyard_types::{Digest, ImageName, Version};
+use uuid::Uuid;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Paths {
+    root: PathBuf,
+}
+
+impl Paths {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    pub(crate) fn content(&self, algorithm: &str) -> PathBuf {
+        self.root.join("content").join(algorithm)
+    }
+
+    pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
+        self.content(digest.algorithm()).join(digest.hex())
+    }
+
+    pub(crate) fn repositories(&self) -> PathBuf {
+        self.root.join("repositories")
+    }
+
+    fn repository(&self, name: &ImageName) -> PathBuf {
+        self.repositories().join(name.as_str())
+    }
+
+    pub(crate) fn blob_link(&self, name: &ImageName, digest: &Digest) -> PathBuf {
+        self.repository(name).join("_blobs").join(digest.algorithm()).join(digest.hex())
+    }
+
+    pub(crate) fn manifests(&self, name: &ImageName) -> PathBuf {
+        self.repository(name).join("_manifests")
+    }
+
+    pub(crate) fn manifest_link(&self, name: &ImageName, digest: &Digest) -> PathBuf {
+        self.manifests(name).join(digest.algorithm()).join(digest.hex())
+    }
+
+    pub(crate) fn tags(&self, name: &ImageName) -> PathBuf {
+        self.repository(name).join("_tags")
+    }
+
+    pub(crate) fn tag(&self, name: &ImageName, tag: &Version) -> PathBuf {
+        self.tags(name).join(tag.as_str())
+    }
+
+    pub(crate) fn uploads(&self) -> PathBuf {
+        self.root.join("uploads")
+    }
+
+    pub(crate) fn upload(&self, id: Uuid) -> PathBuf {
+        self.uploads().join(id.to_string())
+    }
+
+    pub(crate) fn upload_repository(&self, id: Uuid) -> PathBuf {
+        self.upload(id).join("repository")
+    }
+
+    pub(crate) fn upload_data(&self, id: Uuid) -> PathBuf {
+        self.upload(id).join("data")
+    }
+
+    pub(crate) fn incoming(&self) -> PathBuf {
+        self.root.join("incoming")
+    }
+}

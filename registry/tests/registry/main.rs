@@ -1,0 +1,12 @@
+//! The registry from outside: its endpoints in process, its crashes on a real directory, and real
+//! clients over TLS.
+
+mod clients;
+mod crashes;
+mod images;
+mod pull;
+mod push;
+mod rights;
+mod tags;
+mod tls;
+mod yard;

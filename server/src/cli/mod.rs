@@ -1,0 +1,140 @@
+//! The command line. Exit code 0: good. 1: the work failed. 2: used wrongly.
+
+mod cancel;
+mod deliveries;
+mod demo;
+mod hook;
+mod registry;
+mod serve;
+mod text;
+
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use mergeyard_types::RunId;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, ConfigError};
+
+/// Turns merged pull requests into running software, and can prove every step of the way.
+#[derive(Parser)]
+#[command(name = "mergeyard", version, max_term_width = 100)]
+struct Args {
+    /// The configuration file [default: ./mergeyard.toml, then /etc/mergeyard/mergeyard.toml, where there is one]
+    #[arg(long, global = true, env = "MERGEYARD_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Receive webhooks, run what they start, show it
+    Serve,
+    /// The whole main job on this machine with nothing configured
+    Demo(demo::Args),
+    /// The webhook of a repository at GitHub
+    #[command(subcommand)]
+    Hook(hook::Command),
+    /// What was received, what became of it, and once more
+    #[command(subcommand)]
+    Deliveries(deliveries::Command),
+    /// Stop a run: what waits is cancelled, what runs is ended
+    Cancel {
+        run: RunId,
+        /// The reason, shown on the run's page
+        #[arg(long, default_value = "cancelled on the command line")]
+        why: String,
+    },
+    /// The private TLS registry
+    #[command(subcommand)]
+    Registry(registry::Command),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Why a command did not do what it was asked.
+enum Failed {
+    /// The work failed.
+    Work(Box<dyn std::error::Error + Send + Sync>),
+    /// It was asked for wrongly.
+    Usage(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Failed::Work(Box::new(error))
+    }
+}
+
+impl Failed {
+    fn work(message: impl Into<String>) -> Self {
+        Failed::Work(message.into().into())
+    }
+}
+
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let verbose = matches!(args.command, Command::Serve);
+    start_tracing(if verbose { "info" } else { "warn" });
+    // One provider for every TLS connection of the process, chosen before the first.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime cannot be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed::Work(error)) => {
+            complain(&*error);
+            ExitCode::FAILURE
+        }
+        Err(Failed::Usage(error)) => {
+            complain(&*error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<(), Failed> {
+    let config = || load(args.config.clone());
+    match args.command {
+        Command::Serve => serve::serve(args.config).await,
+        Command::Demo(demo) => demo::demo(demo).await,
+        Command::Hook(command) => hook::hook(config()?, command).await,
+        Command::Deliveries(command) => deliveries::deliveries(config()?, command).await,
+        Command::Cancel { run, why } => cancel::cancel(config()?, run, &why).await,
+        Command::Registry(command) => registry::registry(command),
+    }
+}
+
+fn load(file: Option<PathBuf>) -> Result<Config, Failed> {
+    let usual = ["mergeyard.toml", "/etc/mergeyard/mergeyard.toml"];
+    let file = file.or_else(|| usual.map(PathBuf::from).into_iter().find(|path| path.exists()));
+    Config::load(file.as_deref(), std::env::vars()).map_err(|error: ConfigError| Failed::Usage(Box::new(error)))
+}
+
+fn complain(error: &dyn std::error::Error) {
+    eprintln!("error: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        eprintln!("  because: {error}");
+        cause = error.source();
+    }
+}
+
+fn start_tracing(level: &str) {
+    let filter = EnvFilter::try_from_env("MERGEYARD_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}

@@ -1,0 +1,108 @@
+//! The data directory: everything mergeyard keeps, in one place with one owner.
+//!
+//! | path                | what                                                         |
+//! | ------------------- | ------------------------------------------------------------ |
+//! | `owner.lock`        | held by the one server that owns the directory               |
+//! | `mergeyard.sqlite`  | the database (and its `-wal` and `-shm`)                     |
+//! | `logs/`             | the logs of steps, see `logs.rs`                             |
+//! | `git/`              | bare mirrors, a cache: may be deleted while nothing runs     |
+//! | `registry/`         | images, see the registry's `paths.rs`                        |
+//! | `tls/`              | the registry's authority and certificate                     |
+//! | `registry-password` | the login of the embedded registry, made at the first start  |
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use mergeyard_types::Secret;
+use uuid::Uuid;
+
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    #[error("cannot use the data directory {path}; create it for this user, or set `data_dir`")]
+    Unusable { path: PathBuf, source: io::Error },
+    #[error("the data directory {0} belongs to a mergeyard that runs; stop that one first, or set another `data_dir`")]
+    Owned(PathBuf),
+}
+
+#[derive(Debug, Clone)]
+pub struct DataDir(PathBuf);
+
+/// Held for as long as a server lives; the kernel lets go of it however the server ends.
+#[derive(Debug)]
+pub struct Owner(#[allow(dead_code, reason = "held for its lock")] File);
+
+impl DataDir {
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        let unusable = |source| DataDirError::Unusable { path: path.to_owned(), source };
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
+        Ok(Self(path.to_owned()))
+    }
+
+    pub fn own(&self) -> Result<Owner, DataDirError> {
+        let unusable = |source| DataDirError::Unusable { path: self.0.clone(), source };
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.0.join("owner.lock"))
+            .map_err(unusable)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Owner(file)),
+            Err(std::fs::TryLockError::WouldBlock) => Err(DataDirError::Owned(self.0.clone())),
+            Err(std::fs::TryLockError::Error(error)) => Err(unusable(error)),
+        }
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.0.join("mergeyard.sqlite")
+    }
+
+    pub fn logs(&self) -> PathBuf {
+        self.0.join("logs")
+    }
+
+    pub fn git(&self) -> PathBuf {
+        self.0.join("git")
+    }
+
+    pub fn registry(&self) -> PathBuf {
+        self.0.join("registry")
+    }
+
+    pub fn tls(&self) -> PathBuf {
+        self.0.join("tls")
+    }
+
+    pub fn registry_password_file(&self) -> PathBuf {
+        self.0.join("registry-password")
+    }
+
+    /// The embedded registry's password: 244 random bits, made once. Letters and digits
+    /// only, because engines and shells disagree about everything else.
+    pub fn registry_password(&self) -> Result<Secret, DataDirError> {
+        let path = self.registry_password_file();
+        secret_file(&path).map_err(|source| DataDirError::Unusable { path, source })
+    }
+}
+
+/// Reads a secret, making it first where there is none.
+pub fn secret_file(path: &Path) -> io::Result<Secret> {
+    match std::fs::read_to_string(path) {
+        Ok(text) if !text.trim().is_empty() => return Ok(Secret::new(text.trim())),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+    // Written whole beside its place and moved, so that a crash leaves all of it or none.
+    let draft = path.with_extension("new");
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
+    writeln!(file, "{secret}")?;
+    file.sync_all()?;
+    std::fs::rename(&draft, path)?;
+    Ok(Secret::new(secret))
+}

@@ -1,0 +1,105 @@
+//! Bodies of webhooks: as sent, as kept, as read.
+
+use std::borrow::Cow;
+
+/// GitHub's own limit for a payload ("Webhook events and payloads", 25 MB).
+pub const LARGEST: usize = 25 * 1024 * 1024;
+
+/// No payload nests deeper; a parser without a limit would be walked off its stack.
+const DEEPEST: usize = 128;
+
+#[derive(Debug, thiserror::Error)]
+pub enum PayloadError {
+    #[error("the form has no field `payload`; choose the content type application/json for the webhook")]
+    NoPayloadField,
+    #[error("the body is not JSON: {0}")]
+    NotJson(serde_json::Error),
+    #[error("the body nests deeper than {DEEPEST} levels")]
+    TooDeep,
+    #[error("content type `{0}` is not one a webhook has: use application/json")]
+    ContentType(String),
+    #[error("the body was not kept, or is damaged")]
+    Gone,
+}
+
+/// The JSON document inside a body. GitHub's default sends it as a form's field.
+pub fn json<'b>(content_type: &str, body: &'b [u8]) -> Result<Cow<'b, [u8]>, PayloadError> {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        return Ok(Cow::Borrowed(body));
+    }
+    if !essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        return Err(PayloadError::ContentType(essence.chars().take(80).collect()));
+    }
+    url::form_urlencoded::parse(body)
+        .find(|(key, _)| key == "payload")
+        .map(|(_, value)| Cow::Owned(value.into_owned().into_bytes()))
+        .ok_or(PayloadError::NoPayloadField)
+}
+
+/// Whether this is one JSON document of a sane depth.
+pub fn check(json: &[u8]) -> Result<(), PayloadError> {
+    if depth(json) > DEEPEST {
+        return Err(PayloadError::TooDeep);
+    }
+    serde_json::from_slice::<serde::de::IgnoredAny>(json).map_err(PayloadError::NotJson)?;
+    Ok(())
+}
+
+fn depth(json: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut text, mut escaped) = (0_usize, 0, false, false);
+    for byte in json {
+        match (text, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => text = !text,
+            (false, b'[' | b'{') => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            (false, b']' | b'}') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+pub fn compress(body: &[u8]) -> Vec<u8> {
+    const FAST: i32 = 1;
+    zstd::bulk::compress(body, FAST).expect("compressing into memory has no way to fail")
+}
+
+pub fn decompress(kept: &[u8]) -> Result<Vec<u8>, PayloadError> {
+    if kept.is_empty() {
+        return Err(PayloadError::Gone);
+    }
+    zstd::bulk::decompress(kept, LARGEST).map_err(|_| PayloadError::Gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_is_counted_outside_of_text_only() {
+        assert_eq!(depth(br#"{"a":["[[[[\"[[",{}]}"#), 3);
+        let deep = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
+        assert!(matches!(check(&deep), Err(PayloadError::TooDeep)));
+    }
+
+    #[test]
+    fn both_content_types_hold_the_same_document() {
+        let form = b"payload=%7B%22a%22%3A%22%C3%A9%22%7D";
+        assert_eq!(&*json("application/x-www-form-urlencoded", form).unwrap(), "{\"a\":\"é\"}".as_bytes());
+        assert_eq!(&*json("application/json; charset=utf-8", b"{}").unwrap(), b"{}");
+        assert!(matches!(json("application/x-www-form-urlencoded", b"x=1"), Err(PayloadError::NoPayloadField)));
+        assert!(matches!(json("text/plain", b"{}"), Err(PayloadError::ContentType(_))));
+    }
+
+    #[test]
+    fn what_was_kept_comes_back_whole() {
+        let body = b"{\"a\":1}".repeat(1000);
+        assert_eq!(decompress(&compress(&body)).unwrap(), body);
+        assert!(decompress(b"").is_err() && decompress(b"junk").is_err());
+    }
+}

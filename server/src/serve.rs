@@ -1,0 +1,325 @@
+//! A server, put together from its configuration, started and stopped.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::{Arc, Mutex, RwLock},
+    time::Duration,
+};
+
+use mergeyard_registry as registry;
+use mergeyard_run::{
+    engine::{BuildLimits, BuildNetwork, Engine, RegistryCredentials},
+    executor::{Docker, Executor, Play, Scripted},
+    git::{GitCache, GitError, GitLimits},
+    registry_client::{RegistryAccess, RegistryClient, RegistryError},
+};
+use mergeyard_types::{RegistryHost, Secret};
+use tokio::task::JoinHandle;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+
+use crate::{
+    clock::Clock,
+    config::{self, Config},
+    data_dir::{DataDir, DataDirError, Owner},
+    github::{Github, GithubError, GithubSettings},
+    http, leases,
+    logs::Logs,
+    store::{Fuse, Store, StoreError},
+    web::{About, Pages},
+    yard::{Settings, Wake, Yard},
+};
+
+/// How long steps that run may go on when the server is asked to stop; what is not done by
+/// then is started again by the next server.
+const DRAIN: Duration = Duration::from_secs(10);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cannot listen on {address} for {what}; choose another with `{key}`")]
+    Listen { what: &'static str, address: SocketAddr, key: &'static str, source: io::Error },
+    #[error("the embedded registry cannot be opened")]
+    Registry(#[from] registry::OpenError),
+    #[error("the registry's certificate cannot be made or read")]
+    Authority(#[from] registry::authority::AuthorityError),
+    #[error(transparent)]
+    RegistryAccess(#[from] RegistryError),
+    #[error("cannot read {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("`http.tls` cannot be used")]
+    Tls(#[source] io::Error),
+    #[error(transparent)]
+    Git(#[from] GitError),
+    #[error(transparent)]
+    Github(#[from] GithubError),
+    #[error("the registry does not take the pattern of its own account")]
+    Pattern,
+}
+
+/// What a test may put in the place of the real thing.
+pub struct Parts {
+    pub clock: Clock,
+    pub fuse: Arc<Fuse>,
+    /// Plays steps in the place of an engine.
+    pub play: Option<Arc<dyn Play>>,
+    /// Whether workers work by themselves.
+    pub workers: bool,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self { clock: Clock::System, fuse: Arc::new(Fuse::endless()), play: None, workers: true }
+    }
+}
+
+/// A server that runs.
+pub struct Server {
+    pub yard: Arc<Yard>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The registry images are pushed to, with the login it was opened with.
+    pub registry: RegistryAccess,
+    pub embedded: Option<registry::Registry>,
+    pub ca_file: Option<PathBuf>,
+    stopping: CancellationToken,
+    closing: CancellationToken,
+    workers: TaskTracker,
+    listeners: Vec<JoinHandle<io::Result<()>>>,
+    _owner: Owner,
+}
+
+impl Server {
+    pub async fn start(config: Config, parts: Parts) -> Result<Self, ServeError> {
+        let data = DataDir::open(&config.data_dir)?;
+        let owner = data.own()?;
+        let closing = CancellationToken::new();
+        let store = Store::open(&data.database(), parts.fuse.clone()).await?;
+        let place = RegistryPlace::open(&config, &data, &closing)?;
+        let listener = bind("the pages and webhooks", config.http.listen, "http.listen")?;
+        let address = listener.local_addr().unwrap_or(config.http.listen);
+        let yard = Arc::new(yard(&config, &data, store, &place.access, parts.clock, parts.play)?);
+        leases::release_all(&yard).await?;
+        let pages = Pages {
+            store: yard.store.clone(),
+            logs: yard.logs.clone(),
+            clock: yard.clock.clone(),
+            changes: yard.changes.clone(),
+            about: Arc::new(About {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                registry_host: place.access.host.to_string(),
+                engine_host: config.engine.host.clone(),
+                public_url: yard.settings.public_url.to_string(),
+            }),
+        };
+        let app = http::router(yard.clone(), pages);
+        let tls = match &config.http.tls {
+            Some((cert, key)) => Some(http::tls(cert, key).await.map_err(ServeError::Tls)?),
+            None => None,
+        };
+        let closed = closing.clone().cancelled_owned();
+        let http = tokio::spawn(registry::listen::serve(listener, app, tls, registry::Limits::default(), closed));
+        let stopping = CancellationToken::new();
+        let workers = if parts.workers { yard.start(&stopping) } else { TaskTracker::new() };
+        workers.close();
+        if parts.workers {
+            tokio::spawn(sweep_engine(yard.clone()));
+        }
+        info!(%address, registry = %place.access.host, "mergeyard is ready");
+        let mut listeners = vec![http];
+        listeners.extend(place.listener);
+        Ok(Self {
+            yard,
+            address,
+            registry: place.access,
+            embedded: place.registry,
+            ca_file: place.ca_file,
+            stopping,
+            closing,
+            workers,
+            listeners,
+            _owner: owner,
+        })
+    }
+
+    /// Takes up no more work, lets what runs go on for a while, hands the rest over, and
+    /// closes.
+    pub async fn stop(self) {
+        self.stopping.cancel();
+        if tokio::time::timeout(DRAIN, self.workers.wait()).await.is_err() {
+            warn!("steps still run; the next server starts them again");
+            self.yard.hand_over.cancel();
+            self.workers.wait().await;
+        }
+        self.closing.cancel();
+        for listener in self.listeners {
+            let _ = listener.await;
+        }
+        self.yard.store.close().await;
+    }
+
+    /// Ends as a killed process does: nothing is finished, nothing is said.
+    pub fn kill(self) {
+        self.closing.cancel();
+        for listener in &self.listeners {
+            listener.abort();
+        }
+    }
+}
+
+/// Where images go.
+struct RegistryPlace {
+    access: RegistryAccess,
+    registry: Option<registry::Registry>,
+    listener: Option<JoinHandle<io::Result<()>>>,
+    ca_file: Option<PathBuf>,
+}
+
+impl RegistryPlace {
+    fn open(config: &Config, data: &DataDir, closing: &CancellationToken) -> Result<Self, ServeError> {
+        match &config.registry {
+            config::Registry::Embedded { listen, host } => embedded(*listen, host.clone(), data, closing),
+            config::Registry::External { host, ca, username, password } => {
+                let read = |path: &PathBuf| {
+                    std::fs::read(path).map_err(|source| ServeError::Read { path: path.clone(), source })
+                };
+                let ca_pem = ca.as_ref().map(read).transpose()?;
+                let access =
+                    RegistryAccess { host: host.clone(), ca_pem, username: username.clone(), password: password.clone() };
+                Ok(Self { access, registry: None, listener: None, ca_file: ca.clone() })
+            }
+        }
+    }
+}
+
+/// The account under which the server itself pushes, and people log in.
+const ACCOUNT: &str = "mergeyard";
+
+fn embedded(
+    listen: SocketAddr,
+    host: Option<RegistryHost>,
+    data: &DataDir,
+    closing: &CancellationToken,
+) -> Result<RegistryPlace, ServeError> {
+    let listener = bind("the registry", listen, "registry.listen")?;
+    let address = listener.local_addr().unwrap_or(listen);
+    let host = match host {
+        Some(host) => host,
+        None => address.to_string().parse().map_err(|_| ServeError::Pattern)?,
+    };
+    let names = [host.host().trim_matches(['[', ']']), "localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let authority = registry::Authority::open(&data.tls(), &names)?;
+    let registry = registry::Registry::open(&data.registry(), registry::Config::default())?;
+    let password = data.registry_password()?;
+    registry.set_accounts(vec![account(&password)?]);
+    let closed = closing.clone().cancelled_owned();
+    let tls = authority.server_config()?;
+    let serving = tokio::spawn(registry::serve(listener, registry.clone(), tls, closed));
+    Ok(RegistryPlace {
+        access: RegistryAccess {
+            host,
+            ca_pem: Some(authority.ca_pem().as_bytes().to_vec()),
+            username: ACCOUNT.to_owned(),
+            password,
+        },
+        registry: Some(registry),
+        listener: Some(serving),
+        ca_file: Some(authority.ca_path()),
+    })
+}
+
+fn account(password: &Secret) -> Result<registry::Account, ServeError> {
+    use registry::Right;
+    let all = registry::Grant::new("**", &[Right::Pull, Right::Push, Right::Delete]).map_err(|_| ServeError::Pattern)?;
+    Ok(registry::Account {
+        name: ACCOUNT.to_owned(),
+        secret: registry::SecretHash::of(password),
+        grants: vec![all],
+        expires: None,
+    })
+}
+
+fn bind(what: &'static str, address: SocketAddr, key: &'static str) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).map_err(|source| ServeError::Listen { what, address, key, source })
+}
+
+fn yard(
+    config: &Config,
+    data: &DataDir,
+    store: Store,
+    access: &RegistryAccess,
+    clock: Clock,
+    play: Option<Arc<dyn Play>>,
+) -> Result<Yard, ServeError> {
+    let git = GitCache::new(data.git(), GitLimits::default())?;
+    let registry = Arc::new(RegistryClient::new(access.clone())?);
+    let executor = match play {
+        Some(play) => Executor::Scripted(Scripted { play, git, registry }),
+        None => Executor::Docker(docker(config, git, registry)),
+    };
+    let github = match &config.github.token {
+        Some(token) => {
+            let settings = GithubSettings::new(config.github.api_url.clone(), Some(token.clone()));
+            Some(Github::new(GithubSettings { ca: config.github.ca.clone(), ..settings })?)
+        }
+        None => None,
+    };
+    let forge = config.github.api_url.host_str().map(|host| host.strip_prefix("api.").unwrap_or(host).to_owned());
+    Ok(Yard {
+        store,
+        logs: Logs::new(data.logs()),
+        clock,
+        rules: RwLock::new(Arc::new(config.rules.clone())),
+        executor,
+        github,
+        settings: Settings {
+            public_url: config.http.public_url.clone(),
+            hook_url: config.http.hook_url(),
+            forge_token: forge.zip(config.github.token.clone()),
+            keep_bodies: config.deliveries.keep,
+            reconcile_every: config.github.reconcile_every,
+            parallel_steps: config.engine.parallel,
+        },
+        wake: Wake::default(),
+        changes: Default::default(),
+        busy: Mutex::default(),
+        leases: Mutex::default(),
+        hand_over: CancellationToken::new(),
+    })
+}
+
+fn docker(config: &Config, git: GitCache, registry: Arc<RegistryClient>) -> Docker {
+    let mut docker = Docker::new(git, Engine::at(&config.engine.host), registry);
+    docker.base_credentials = config
+        .engine
+        .registries
+        .iter()
+        .map(|login| {
+            let credentials =
+                RegistryCredentials { username: login.username.clone(), password: login.password.clone() };
+            (login.host.to_string(), credentials)
+        })
+        .collect();
+    docker.limits = BuildLimits { memory_bytes: config.engine.memory, ..BuildLimits::default() };
+    docker.network = match config.engine.network {
+        config::BuildNetwork::Default => BuildNetwork::Default,
+        config::BuildNetwork::None => BuildNetwork::None,
+    };
+    docker
+}
+
+/// Removes what a crash left in the engine. An engine that is down has nothing to remove.
+async fn sweep_engine(yard: Arc<Yard>) {
+    let live = match yard.store.leases().await {
+        Ok(leases) => leases.iter().map(|(lease, _)| lease.step).collect::<Vec<_>>(),
+        Err(_) => return,
+    };
+    if let Err(error) = yard.executor.reconcile(&live).await {
+        warn!(error = %error, "could not look for what a crash left in the engine");
+    }
+}

@@ -1,0 +1,341 @@
+//! Server-sent events: a page that stays current, a log that grows while it is read.
+//!
+//! Both streams are level-triggered. They subscribe, then look, then tell what is new;
+//! what woke them carries nothing, so nothing is lost by missing it, and a slow tick finds
+//! what nobody woke them for.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderMap, HeaderValue, header},
+    response::{
+        IntoResponse, Response, Sse,
+        sse::{Event, KeepAlive},
+    },
+};
+use bytes::Bytes;
+use futures_util::stream::{self, Stream};
+use mergeyard_run::log::{LogLine, Stream as Origin};
+use mergeyard_types::{RunId, State as Word, StepId, Timestamp};
+use serde::Serialize;
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    time::timeout,
+};
+use tracing::warn;
+
+use super::{
+    Answer, ApiAnswer, Pages, Query, Site, asked,
+    inert::{self, Span},
+    log::{self, StepLog},
+    named,
+};
+use crate::store::{RunPage, StoreError, StepRow, WorkflowRow};
+
+/// A step begins before its log does, and nobody says when it does.
+const TICK: Duration = Duration::from_secs(2);
+
+/// Proxies hang up on a connection that says nothing for a minute.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// How long a browser waits before it asks again.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// The states of a run whenever they change, until they are final.
+pub(super) async fn run_events(State(site): State<Site>, Path(id): Path<String>) -> Result<Response, ApiAnswer> {
+    let run: RunId = named(&id)?;
+    site.pages.store.run_page(run).await?.ok_or(Answer::NotFound)?;
+    let watch = RunWatch {
+        _permit: permit(&site)?,
+        changes: site.pages.changes.subscribe(),
+        pages: site.pages,
+        run,
+        told: String::new(),
+        ended: End::NotYet,
+    };
+    Ok(events(stream::unfold(watch, |mut watch| async { watch.next().await.map(|event| (event, watch)) })))
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct LogQuery {
+    format: Option<String>,
+    /// Where to begin; `Last-Event-ID` says it better.
+    from: Option<u64>,
+}
+
+/// A step's log, while it is written and afterwards; as plain text up to its end of now.
+pub(super) async fn step_log(
+    State(site): State<Site>,
+    Path(id): Path<String>,
+    query: Query<LogQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ApiAnswer> {
+    let query = asked(query)?;
+    let step: StepId = named(&id)?;
+    let row = site.pages.store.step(step).await?.ok_or(Answer::NotFound)?;
+    let log = StepLog { logs: site.pages.logs.clone(), run: row.run, step };
+    let next = resume(&headers).or(query.from).unwrap_or(0).min(i64::MAX as u64);
+    if query.format.as_deref() == Some("text") || wants_text(&headers) {
+        return Ok(whole_text(log, next));
+    }
+    let watch = LogWatch { _permit: permit(&site)?, pages: site.pages, log, next, ended: End::NotYet };
+    Ok(events(stream::unfold(watch, |mut watch| async { watch.next().await.map(|event| (event, watch)) })))
+}
+
+fn permit(site: &Site) -> Result<OwnedSemaphorePermit, Answer> {
+    Arc::clone(&site.streams).try_acquire_owned().map_err(|_| Answer::Busy)
+}
+
+fn events(stream: impl Stream<Item = Event> + Send + 'static) -> Response {
+    use futures_util::StreamExt;
+    let stream = stream.map(Ok::<_, Infallible>);
+    let mut response = Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
+    // Proxies that collect answers before they pass them on would stop the clock.
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+fn resume(headers: &HeaderMap) -> Option<u64> {
+    headers.get("last-event-id")?.to_str().ok()?.trim().parse().ok()
+}
+
+fn wants_text(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    accept.split([',', ';']).any(|kind| kind.trim() == "text/plain")
+}
+
+fn whole_text(log: StepLog, from: u64) -> Response {
+    let text = stream::unfold(Some((log, from)), |place| async {
+        let (log, from) = place?;
+        match log.piece(from).await {
+            Ok(piece) if piece.next == from => None,
+            Ok(piece) => {
+                let mut text = String::new();
+                for (_, line) in &piece.lines {
+                    text.extend(inert::log_line(&line.text).into_iter().map(|span| span.text));
+                    text.push('\n');
+                }
+                Some((Ok(Bytes::from(text)), Some((log, piece.next))))
+            }
+            Err(error) => Some((Err(error), None)),
+        }
+    });
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(text)).into_response()
+}
+
+/// How far the end of a stream has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    NotYet,
+    /// Everything is told; one event says so, because a browser would ask again otherwise.
+    Due,
+    Told,
+}
+
+impl End {
+    /// The last event, once.
+    fn event(&mut self) -> Option<Event> {
+        let due = *self == End::Due;
+        *self = End::Told;
+        due.then(|| Event::default().event("end").data("{}"))
+    }
+}
+
+struct RunWatch {
+    _permit: OwnedSemaphorePermit,
+    pages: Pages,
+    changes: watch::Receiver<()>,
+    run: RunId,
+    told: String,
+    ended: End,
+}
+
+impl RunWatch {
+    async fn next(&mut self) -> Option<Event> {
+        while self.ended == End::NotYet {
+            self.changes.borrow_and_update();
+            let page = match self.pages.store.run_page(self.run).await {
+                Ok(page) => page?,
+                Err(error) => return lost(&error),
+            };
+            if page.run.state.is_final() {
+                self.ended = End::Due;
+            }
+            let document = serde_json::to_string(&Document::of(&page)).unwrap_or_default();
+            if document != self.told {
+                self.told.clone_from(&document);
+                return Some(Event::default().event("run").retry(RETRY).data(document));
+            }
+            if self.ended == End::NotYet {
+                let _ = timeout(TICK, self.changes.changed()).await;
+            }
+        }
+        self.ended.event()
+    }
+}
+
+struct LogWatch {
+    _permit: OwnedSemaphorePermit,
+    pages: Pages,
+    log: StepLog,
+    next: u64,
+    ended: End,
+}
+
+impl LogWatch {
+    async fn next(&mut self) -> Option<Event> {
+        while self.ended == End::NotYet {
+            let mut changes = self.pages.changes.subscribe();
+            let growing = self.log.logs.follow(self.log.step);
+            let over = match self.pages.store.step(self.log.step).await {
+                Ok(step) => step.is_none_or(|step| step.state.is_final()) && growing.is_none(),
+                Err(error) => return lost(&error),
+            };
+            let piece = match self.log.piece(self.next).await {
+                Ok(piece) => piece,
+                Err(error) => return lost(&error),
+            };
+            if piece.next > self.next {
+                self.next = piece.next;
+                return Some(lines(&piece.lines, piece.next));
+            }
+            match growing {
+                _ if over => self.ended = End::Due,
+                // An error is the writer's end, after which there is one more look.
+                Some(mut growing) => drop(growing.changed().await),
+                None => drop(timeout(TICK, changes.changed()).await),
+            }
+        }
+        self.ended.event()
+    }
+}
+
+/// The connection ends, and whoever was on it asks again from where it was.
+fn lost(error: &dyn std::error::Error) -> Option<Event> {
+    warn!(error, "a live page could not go on reading");
+    None
+}
+
+fn lines(lines: &[(u64, LogLine)], next: u64) -> Event {
+    let lines: Vec<Line> = lines.iter().map(|(end, line)| Line::of(*end, line)).collect();
+    let data = serde_json::to_string(&lines).unwrap_or_default();
+    Event::default().event("lines").id(next.to_string()).retry(RETRY).data(data)
+}
+
+#[derive(Serialize)]
+struct Line {
+    at: Timestamp,
+    stream: Origin,
+    text: String,
+    /// The offset behind the line.
+    end: u64,
+    kind: &'static str,
+    /// The text once more in pieces, where any of it has a style.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    spans: Vec<Span>,
+}
+
+impl Line {
+    fn of(end: u64, line: &LogLine) -> Self {
+        let spans = inert::log_line(&line.text);
+        let text = spans.iter().map(|span| span.text.as_str()).collect();
+        let styled = spans.iter().any(|span| !span.style.is_empty());
+        let spans = if styled { spans } else { Vec::new() };
+        Self { at: line.at, stream: line.stream, text, end, kind: log::kind(line), spans }
+    }
+}
+
+/// What a run's page shows of states. Texts pass [`inert::plain`] here as they pass the
+/// escaper on a page.
+#[derive(Serialize)]
+struct Document {
+    run: RunDocument,
+    workflows: Vec<WorkflowDocument>,
+    images: Vec<ImageDocument>,
+}
+
+#[derive(Serialize)]
+struct RunDocument {
+    id: RunId,
+    state: Word,
+    cancel: Option<String>,
+    started: Option<Timestamp>,
+    finished: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+struct WorkflowDocument {
+    name: String,
+    axis: Option<String>,
+    state: Word,
+    why: Option<String>,
+    steps: Vec<StepDocument>,
+}
+
+#[derive(Serialize)]
+struct StepDocument {
+    id: StepId,
+    name: String,
+    state: Word,
+    why: Option<String>,
+    attempt: u32,
+    started: Option<Timestamp>,
+    finished: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+struct ImageDocument {
+    #[serde(rename = "ref")]
+    reference: String,
+    digest: String,
+}
+
+impl Document {
+    fn of(page: &RunPage) -> Self {
+        let RunPage { run, workflows, images } = page;
+        let image = |image: &crate::store::ImageRow| ImageDocument {
+            reference: image.image.to_string(),
+            digest: image.digest.to_string(),
+        };
+        Self {
+            run: RunDocument {
+                id: run.id,
+                state: run.state,
+                cancel: shown(&run.cancel),
+                started: run.started,
+                finished: run.finished,
+            },
+            workflows: workflows.iter().map(workflow).collect(),
+            images: images.iter().map(image).collect(),
+        }
+    }
+}
+
+fn workflow(row: &WorkflowRow) -> WorkflowDocument {
+    WorkflowDocument {
+        name: inert::plain(&row.name).into_owned(),
+        axis: shown(&row.axis),
+        state: row.state,
+        why: shown(&row.why),
+        steps: row.steps.iter().map(step).collect(),
+    }
+}
+
+fn step(row: &StepRow) -> StepDocument {
+    StepDocument {
+        id: row.id,
+        name: inert::plain(&row.name).into_owned(),
+        state: row.state,
+        why: shown(&row.why),
+        attempt: row.attempt,
+        started: row.started,
+        finished: row.finished,
+    }
+}
+
+fn shown(text: &Option<String>) -> Option<String> {
+    text.as_deref().map(|text| inert::plain(text).into_owned())
+}

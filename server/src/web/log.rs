@@ -1,0 +1,141 @@
+//! A step's log, read in pieces: nobody ever holds all of it.
+
+use std::{collections::VecDeque, io};
+
+use mergeyard_run::log::{LogLine, Stream};
+use mergeyard_types::{RunId, StepId, Timestamp};
+
+use super::{
+    inert::{self, Span},
+    when,
+};
+use crate::logs::{Logs, Piece};
+
+/// What is read of a log at once; with [`super::MOST_STREAMS`] it bounds the memory of
+/// all viewers together.
+const PIECE: usize = 64 * 1024;
+
+/// A line that does not fit into a piece is still read up to this size.
+const LONGEST_LINE: usize = 1024 * 1024;
+
+/// What a page shows of a log: its end, where the news is.
+const TAIL_LINES: usize = 2000;
+
+/// Read on behind the place a page begins at, so that a step which writes faster than it
+/// is read cannot keep a page from being finished.
+const MOST_PIECES: usize = 16;
+
+/// One step's log.
+#[derive(Clone)]
+pub(super) struct StepLog {
+    pub(super) logs: Logs,
+    pub(super) run: RunId,
+    pub(super) step: StepId,
+}
+
+/// A part of a log on a page.
+pub(super) struct Excerpt {
+    pub(super) lines: Vec<Shown>,
+    /// Whether lines were left out before, and behind.
+    pub(super) earlier: bool,
+    pub(super) later: bool,
+    /// Where the log goes on.
+    pub(super) next: u64,
+}
+
+/// A line on a page.
+pub(super) struct Shown {
+    /// The offset behind the line: its name for ever.
+    pub(super) end: u64,
+    pub(super) exact: String,
+    /// Since the step began.
+    pub(super) elapsed: String,
+    pub(super) kind: &'static str,
+    pub(super) spans: Vec<Span>,
+}
+
+impl StepLog {
+    /// The next whole lines from `from`; none at the end.
+    pub(super) async fn piece(&self, from: u64) -> io::Result<Piece> {
+        let piece = self.logs.read(self.run, self.step, from, PIECE).await?;
+        if piece.next > from {
+            return Ok(piece);
+        }
+        self.logs.read(self.run, self.step, from, LONGEST_LINE).await
+    }
+
+    /// The last lines, from about `bytes` before the end.
+    pub(super) async fn tail(&self, bytes: u64, started: Timestamp) -> io::Result<Excerpt> {
+        let start = self.last_piece().await?.saturating_sub(bytes);
+        self.excerpt(start, MOST_PIECES, started).await
+    }
+
+    /// The lines around the one that ends at `at`.
+    pub(super) async fn around(&self, at: u64, started: Timestamp) -> io::Result<Excerpt> {
+        self.excerpt(at.saturating_sub(PIECE as u64 / 2), 1, started).await
+    }
+
+    async fn excerpt(&self, start: u64, pieces: usize, started: Timestamp) -> io::Result<Excerpt> {
+        let mut next = start;
+        let mut earlier = start > 0;
+        let mut torn = earlier;
+        let mut lines = VecDeque::new();
+        for _ in 0..pieces {
+            let piece = self.piece(next).await?;
+            if piece.next == next {
+                break;
+            }
+            next = piece.next;
+            // An offset in the middle cuts a line, and half a line is not shown.
+            lines.extend(piece.lines.into_iter().skip(usize::from(std::mem::take(&mut torn))));
+            while lines.len() > TAIL_LINES {
+                earlier = true;
+                lines.pop_front();
+            }
+        }
+        let later = self.piece(next).await?.next > next;
+        let lines = lines.into_iter().map(|(end, line)| Shown::new(end, line, started)).collect();
+        Ok(Excerpt { lines, earlier, later, next })
+    }
+
+    /// Where the last piece begins, found by halving: a look at any place says whether
+    /// a line still ends behind it.
+    async fn last_piece(&self) -> io::Result<u64> {
+        let size = PIECE as u64;
+        let (mut inside, mut beyond) = (0, 1);
+        while self.goes_on(beyond * size).await? {
+            (inside, beyond) = (beyond, beyond * 2);
+        }
+        while beyond - inside > 1 {
+            let middle = inside + (beyond - inside) / 2;
+            if self.goes_on(middle * size).await? { inside = middle } else { beyond = middle }
+        }
+        Ok(inside * size)
+    }
+
+    async fn goes_on(&self, from: u64) -> io::Result<bool> {
+        Ok(self.piece(from).await?.next > from)
+    }
+}
+
+impl Shown {
+    fn new(end: u64, line: LogLine, started: Timestamp) -> Self {
+        Self {
+            end,
+            exact: when::exact(line.at),
+            elapsed: when::duration(line.at.since(started)),
+            kind: kind(&line),
+            spans: inert::log_line(&line.text),
+        }
+    }
+}
+
+/// The class of a line.
+pub(super) fn kind(line: &LogLine) -> &'static str {
+    match line.stream {
+        Stream::Stdout => "stdout",
+        Stream::Stderr => "stderr",
+        Stream::Note if line.text.starts_with("== ") => "note section",
+        Stream::Note => "note",
+    }
+}
