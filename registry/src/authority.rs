@@ -22,8 +22,8 @@ use std::{
 
 use mergeyard_types::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
 };
 use rustls::{
     ServerConfig,
@@ -187,7 +187,13 @@ struct Leaf {
 }
 
 impl Unserved<'_> {
-    fn ensure(&self, names: &[String], chain: &Path, key: &Path, now: Timestamp) -> Result<Leaf, AuthorityError> {
+    fn ensure(
+        &self,
+        names: &[String],
+        chain: &Path,
+        key: &Path,
+        now: Timestamp,
+    ) -> Result<Leaf, AuthorityError> {
         let names: BTreeSet<String> = names.iter().map(|name| canonical(name)).collect();
         if names.is_empty() {
             return Err(AuthorityError::NoNames);
@@ -199,7 +205,13 @@ impl Unserved<'_> {
         Ok(Leaf { key: self.sign(names, chain, key, now)?, is_new: true })
     }
 
-    fn load(&self, names: &BTreeSet<String>, chain: &Path, key: &Path, now: Timestamp) -> Option<CertifiedKey> {
+    fn load(
+        &self,
+        names: &BTreeSet<String>,
+        chain: &Path,
+        key: &Path,
+        now: Timestamp,
+    ) -> Option<CertifiedKey> {
         let pem = fs::read(chain).ok()?;
         let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().ok()?;
         let key = certified(chain.clone(), &read_key(key).ok()?).ok()?;
@@ -258,8 +270,8 @@ fn create(ca: &Path, key_path: &Path, now: Timestamp) -> Result<(), AuthorityErr
 }
 
 fn certified(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> Result<CertifiedKey, rustls::Error> {
-    let key = PrivateKeyDer::try_from(key.serialize_der())
-        .map_err(|why| rustls::Error::General(why.to_owned()))?;
+    let key =
+        PrivateKeyDer::try_from(key.serialize_der()).map_err(|why| rustls::Error::General(why.to_owned()))?;
     CertifiedKey::from_der(chain, key, &provider())
 }
 

@@ -49,7 +49,7 @@ pub enum Error {
     #[error(transparent)]
     Digest(#[from] DigestError),
     #[error("the content received has the digest {actual}, not {expected}: upload it again")]
-    DigestMismatch { expected: Digest, actual: Digest },
+    DigestMismatch { expected: Box<Digest>, actual: Box<Digest> },
     #[error("no such upload is open: start another one")]
     UploadUnknown,
     #[error("another request is still writing to this upload: wait for it, then ask for the offset")]
@@ -94,7 +94,9 @@ impl Error {
             Error::Route(RouteError::Tag { asked: false, .. }) => (BAD, "MANIFEST_INVALID"),
             Error::Route(RouteError::UploadId) => (NONE, "BLOB_UPLOAD_UNKNOWN"),
             Error::Route(RouteError::Unknown) => (NONE, "UNSUPPORTED"),
-            Error::Denied(Denied::Unknown | Denied::Expired { .. }) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
+            Error::Denied(Denied::Unknown | Denied::Expired { .. }) => {
+                (StatusCode::UNAUTHORIZED, "UNAUTHORIZED")
+            }
             Error::Denied(Denied::Hidden { .. }) => (NONE, "NAME_UNKNOWN"),
             Error::Denied(Denied::Right { .. }) => (StatusCode::FORBIDDEN, "DENIED"),
             Error::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
@@ -124,7 +126,8 @@ impl Error {
     fn message(&self) -> String {
         match self {
             Error::Storage(error) if is_full(error) => {
-                "the registry's disk is full: nothing was stored, pulls still work; free space and push again".into()
+                "the registry's disk is full: nothing was stored, pulls still work; free space and push again"
+                    .into()
             }
             Error::Storage(_) | Error::Task(_) => "the registry failed; its log says why".into(),
             refusal => refusal.to_string(),

@@ -32,8 +32,10 @@ const MEDIA_TYPES: [(&str, Kind); 4] = [
 ];
 
 /// Layers that a registry need not hold: their licence forbids to distribute them, `urls` says where they are.
-const NOT_DISTRIBUTED: [&str; 2] =
-    ["application/vnd.docker.image.rootfs.foreign.diff", "application/vnd.oci.image.layer.nondistributable.v1"];
+const NOT_DISTRIBUTED: [&str; 2] = [
+    "application/vnd.docker.image.rootfs.foreign.diff",
+    "application/vnd.oci.image.layer.nondistributable.v1",
+];
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -72,7 +74,10 @@ impl Document {
         let claimed = header.or(document.media_type.as_deref()).ok_or("Content-Type is missing")?;
         let known = MEDIA_TYPES.iter().find(|(name, _)| claimed.eq_ignore_ascii_case(name));
         let Some((media_type, kind)) = known else {
-            return Err(format!("the media type `{}` is not one of a manifest or index", claimed.escape_debug()));
+            return Err(format!(
+                "the media type `{}` is not one of a manifest or index",
+                claimed.escape_debug()
+            ));
         };
         if document.media_type.as_deref().is_some_and(|inner| inner != *media_type) {
             return Err(format!("its mediaType is not the `{media_type}` of the Content-Type"));
@@ -94,7 +99,9 @@ impl Document {
             return Err("fsLayers belongs to schema version 1".into());
         }
         match kind {
-            Kind::Image if self.manifests.is_some() => Err("an image manifest must not have `manifests`".into()),
+            Kind::Image if self.manifests.is_some() => {
+                Err("an image manifest must not have `manifests`".into())
+            }
             Kind::Image if self.config.is_none() => Err("`config` is missing".into()),
             Kind::Image if self.layers.is_none() => Err("`layers` is missing".into()),
             Kind::Index if self.config.is_some() || self.layers.is_some() => {
@@ -107,7 +114,8 @@ impl Document {
 
     /// Blobs of an image that the repository must have.
     pub(crate) fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
-        let foreign = |d: &&Descriptor| !NOT_DISTRIBUTED.iter().any(|prefix| d.media_type.starts_with(prefix));
+        let foreign =
+            |d: &&Descriptor| !NOT_DISTRIBUTED.iter().any(|prefix| d.media_type.starts_with(prefix));
         self.config.iter().chain(self.layers.iter().flatten().filter(foreign))
     }
 
@@ -167,7 +175,10 @@ mod tests {
             (Some(IMAGE), r#"{"schemaVersion":2,"config":@}"#),
             (Some(IMAGE), r#"{"schemaVersion":1,"config":@,"layers":[]}"#),
             (Some(IMAGE), r#"{"schemaVersion":2,"config":@,"layers":[],"fsLayers":[]}"#),
-            (Some(IMAGE), r#"{"schemaVersion":2,"config":{"mediaType":"x","digest":"sha256:..","size":2},"layers":[]}"#),
+            (
+                Some(IMAGE),
+                r#"{"schemaVersion":2,"config":{"mediaType":"x","digest":"sha256:..","size":2},"layers":[]}"#,
+            ),
             (Some(IMAGE), r#"{"schemaVersion":2,"config":{"mediaType":"x","size":-1},"layers":[]}"#),
             (Some(IMAGE), "[]"),
             (Some(IMAGE), ""),

@@ -136,18 +136,26 @@ mod tests {
 
     #[test]
     fn each_endpoint_is_found_however_deep_or_oddly_named_the_repository_is() {
-        for text in ["clock", "acme/clock", "a/b/c/d/e/f", "blobs/uploads", "tags/list", "manifests", "a/blobs"] {
+        for text in
+            ["clock", "acme/clock", "a/b/c/d/e/f", "blobs/uploads", "tags/list", "manifests", "a/blobs"]
+        {
             let name: ImageName = text.parse().unwrap();
             let id = Uuid::from_u128(7);
             let tag = Reference::Tag("0.4.0".parse().unwrap());
             for (path, route) in [
                 (format!("/v2/{text}/tags/list"), Route::Tags { name: name.clone() }),
-                (format!("/v2/{text}/manifests/0.4.0"), Route::Manifest { name: name.clone(), reference: tag }),
+                (
+                    format!("/v2/{text}/manifests/0.4.0"),
+                    Route::Manifest { name: name.clone(), reference: tag },
+                ),
                 (
                     format!("/v2/{text}/manifests/{}", digest()),
                     Route::Manifest { name: name.clone(), reference: Reference::Digest(digest()) },
                 ),
-                (format!("/v2/{text}/blobs/{}", digest()), Route::Blob { name: name.clone(), digest: digest() }),
+                (
+                    format!("/v2/{text}/blobs/{}", digest()),
+                    Route::Blob { name: name.clone(), digest: digest() },
+                ),
                 (format!("/v2/{text}/blobs/uploads/"), Route::Uploads { name: name.clone() }),
                 (format!("/v2/{text}/blobs/uploads"), Route::Uploads { name: name.clone() }),
                 (format!("/v2/{text}/blobs/uploads/{id}"), Route::Upload { name: name.clone(), id }),
@@ -166,7 +174,10 @@ mod tests {
         let long = format!("/v2/{}/tags/list", "a".repeat(300));
         let name = |path: &str| {
             let parsed = Route::parse(&Method::GET, path);
-            assert!(matches!(parsed, Err(RouteError::Name(_) | RouteError::Characters)), "{path:?}: {parsed:?}");
+            assert!(
+                matches!(parsed, Err(RouteError::Name(_) | RouteError::Characters)),
+                "{path:?}: {parsed:?}"
+            );
         };
         for path in [
             "/v2/../../etc/passwd",

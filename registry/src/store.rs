@@ -182,7 +182,8 @@ impl Store {
     pub(crate) fn tag(&self, name: &ImageName, tag: &Version) -> io::Result<Option<Digest>> {
         let path = self.paths.tag(name, tag);
         let Some(text) = line(&path)? else { return Ok(None) };
-        let broken = |error| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display()));
+        let broken =
+            |error| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display()));
         text.trim().parse().map(Some).map_err(broken)
     }
 
@@ -206,7 +207,12 @@ impl Store {
         Ok(names)
     }
 
-    fn collect_repositories(&self, above: String, depth: usize, names: &mut Vec<ImageName>) -> io::Result<()> {
+    fn collect_repositories(
+        &self,
+        above: String,
+        depth: usize,
+        names: &mut Vec<ImageName>,
+    ) -> io::Result<()> {
         if depth == DEEPEST {
             return Ok(());
         }

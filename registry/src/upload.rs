@@ -89,18 +89,24 @@ impl Uploads {
     ) -> Result<Arc<Upload>, Error> {
         let progress = Progress { offset: 0, hasher: Hasher::new(algorithm) };
         let upload = Arc::new(Upload::new(Uuid::new_v4(), name, 0, Some(progress)));
-        {
-            let mut open = self.lock();
-            if open.len() >= limits.open_uploads {
-                return Err(Error::TooManyUploads(limits.open_uploads));
-            }
-            open.insert(upload.id, upload.clone());
-        }
+        // Held until its files are there, so that a sweep does not take it for one that lost them.
+        let creating = upload.progress.try_lock();
+        self.register(upload.clone(), limits)?;
         upload.create_files(store).inspect_err(|_| {
             // The first error is the one to report; what stays behind is swept at the next start.
             let _ = self.remove(store, upload.id);
         })?;
+        drop(creating);
         Ok(upload)
+    }
+
+    fn register(&self, upload: Arc<Upload>, limits: &Limits) -> Result<(), Error> {
+        let mut open = self.lock();
+        if open.len() >= limits.open_uploads {
+            return Err(Error::TooManyUploads(limits.open_uploads));
+        }
+        open.insert(upload.id, upload);
+        Ok(())
     }
 
     /// An upload is found only through the repository it was started in.
@@ -137,12 +143,19 @@ impl Uploads {
 
 impl Upload {
     fn new(id: Uuid, name: ImageName, offset: u64, progress: Option<Progress>) -> Self {
-        Self { id, name, offset: AtomicU64::new(offset), progress: Arc::new(tokio::sync::Mutex::new(progress)) }
+        Self {
+            id,
+            name,
+            offset: AtomicU64::new(offset),
+            progress: Arc::new(tokio::sync::Mutex::new(progress)),
+        }
     }
 
     fn load(store: &Store, directory: &str) -> io::Result<Option<Self>> {
         let Ok(id) = Uuid::try_parse(directory) else { return Ok(None) };
-        let Some(name) = found(fs::read_to_string(store.paths.upload_repository(id)))? else { return Ok(None) };
+        let Some(name) = found(fs::read_to_string(store.paths.upload_repository(id)))? else {
+            return Ok(None);
+        };
         let Some(data) = found(fs::metadata(store.paths.upload_data(id)))? else { return Ok(None) };
         Ok(name.parse().ok().map(|name| Self::new(id, name, data.len(), None)))
     }
@@ -269,7 +282,7 @@ impl Writer {
         let actual = progress.hasher.finish();
         if actual != *expected {
             uploads.remove(store, self.upload.id)?;
-            return Err(Error::DigestMismatch { expected: *expected, actual });
+            return Err(Error::DigestMismatch { expected: (*expected).into(), actual: actual.into() });
         }
         self.file.sync_all()?;
         store.adopt_blob(&store.paths.upload_data(self.upload.id), &self.upload.name, expected)?;

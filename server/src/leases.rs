@@ -18,7 +18,7 @@ use crate::{
 
 pub const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Ten heartbeats: a worker that missed all of them does not live.
+/// Thirty heartbeats: a worker that missed all of them does not live.
 const LOST_AFTER: Duration = Duration::from_secs(30);
 
 /// What was seen of each lease, and since when it has looked so.

@@ -123,7 +123,7 @@ impl Server {
             None => None,
         };
         let closed = closing.clone().cancelled_owned();
-        let http = tokio::spawn(registry::listen::serve(listener, app, tls, registry::Limits::default(), closed));
+        let http = tokio::spawn(registry::serve_app(listener, app, tls, registry::Limits::default(), closed));
         let stopping = CancellationToken::new();
         let workers = if parts.workers { yard.start(&stopping) } else { TaskTracker::new() };
         workers.close();
@@ -164,10 +164,10 @@ impl Server {
     }
 
     /// Ends as a killed process does: nothing is finished, nothing is said.
-    pub fn kill(self) {
-        self.closing.cancel();
-        for listener in &self.listeners {
+    pub async fn kill(self) {
+        for listener in self.listeners {
             listener.abort();
+            let _ = listener.await;
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How often a running step says that it lives, and hears whether it should stop.
-const HEARTBEAT: Duration = Duration::from_secs(3);
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// How one attempt ended, as far as the database is concerned.
 enum Ended {

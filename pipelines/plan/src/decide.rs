@@ -171,13 +171,16 @@ fn policy<'a>(
 ) -> Result<(&'a Policy, RepoName), String> {
     let name = &repository.name;
     let found = |name: &RepoName| policies.of(name).map(|policy| (policy, name.clone()));
-    let (policy, known_as) = identity.name_of_id.as_ref().and_then(found).or_else(|| found(name)).ok_or_else(|| {
+    // An old name that was pinned to another repository since then leads nowhere.
+    let open_to_it = |(policy, _): &(&Policy, RepoName)| policy.id.is_none() || policy.id == repository.id;
+    let followed = identity.name_of_id.as_ref().and_then(found).filter(open_to_it);
+    // Only who comes by the name alone could be taken for the one that had it before.
+    let holder = identity.id_of_name.filter(|_| followed.is_none());
+    let (policy, known_as) = followed.or_else(|| found(name)).ok_or_else(|| {
         format!("repository {name} is not configured; add `[[repo]]` with `name = \"{name}\"` to mergeyard.toml")
     })?;
-    let Some(id) = repository.id else { return Ok((policy, known_as)) };
-    let expected = policy.id.or(identity.id_of_name.filter(|_| identity.name_of_id.is_none()));
-    match expected {
-        Some(known) if known != id && policy.id != Some(id) => Err(format!(
+    match (repository.id, policy.id.or(holder)) {
+        (Some(id), Some(known)) if known != id => Err(format!(
             "{name} is another repository than before (id {id}, was {known}) and inherits nothing; \
              if it is yours, add `id = {id}` to its `[[repo]]`"
         )),
@@ -208,7 +211,7 @@ fn merged<'a>(pull: &PullRequest, policy: &'a Policy, known_as: RepoName) -> Res
 }
 
 fn pushed<'a>(push: &Push, policy: &'a Policy, known_as: RepoName) -> Result<Change<'a>, String> {
-    let branch = push.git_ref.branch_name().unwrap_or_default().to_owned();
+    let branch = push.git_ref.branch_name().ok_or_else(|| format!("`{}` is not a branch", push.git_ref))?.to_owned();
     let commit = push.after.ok_or_else(|| format!("`{}` was deleted", push.git_ref))?;
     if push.forge == Forge::Github {
         return Err(format!(

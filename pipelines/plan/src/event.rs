@@ -91,8 +91,8 @@ impl Event {
             repository: Repository { id: None, name: raw.repository, clone_url: None, html_url: None },
             git_ref: raw.git_ref,
             after: Some(raw.after).filter(|sha| !sha.is_zero()),
-            author: raw.author.unwrap_or_default(),
-            title: first_line(&title),
+            author: one_line(&raw.author.unwrap_or_default()),
+            title: one_line(&title),
         }))
     }
 
@@ -142,7 +142,7 @@ fn pull_request(event: &str, payload: &[u8]) -> Result<Event, EventError> {
     Ok(Event::PullRequestClosed(PullRequest {
         repository: raw.repository.into(),
         number: pull.number,
-        title: first_line(&pull.title),
+        title: one_line(&pull.title),
         author: pull.user.map(|u| u.login).unwrap_or_else(|| "ghost".into()),
         html_url: pull.html_url,
         base: GitRef::branch(&pull.base.name)
@@ -159,7 +159,7 @@ fn push(event: &str, payload: &[u8]) -> Result<Event, EventError> {
         git_ref: raw.git_ref,
         after: Some(raw.after).filter(|sha| !sha.is_zero() && !raw.deleted),
         author: raw.sender.map(|u| u.login).unwrap_or_else(|| "ghost".into()),
-        title: first_line(&raw.head_commit.map(|c| c.message).unwrap_or_default()),
+        title: one_line(&raw.head_commit.map(|c| c.message).unwrap_or_default()),
     }))
 }
 
@@ -177,7 +177,7 @@ fn other(event: &str, payload: &[u8]) -> Result<Event, EventError> {
     Ok(Event::Other {
         repository: raw.repository.map(Into::into),
         event: event.to_owned(),
-        action: raw.action,
+        action: raw.action.map(|action| one_line(&action)),
     })
 }
 
@@ -186,14 +186,15 @@ fn parse<'de, T: Deserialize<'de>>(event: &str, payload: &'de [u8]) -> Result<T,
     serde_path_to_error::deserialize(&mut json).map_err(|error| EventError::Shape {
         event: event.to_owned(),
         path: error.path().to_string(),
-        why: error.inner().to_string(),
+        why: one_line(&error.inner().to_string()),
     })
 }
 
-/// Titles and messages are shown in one line, so they are cut to one here, once.
-fn first_line(text: &str) -> String {
+/// What a sender wrote is shown in one line, also on terminals, so it is cut to a short
+/// one without control characters here, once.
+pub(crate) fn one_line(text: &str) -> String {
     const LONGEST: usize = 300;
-    text.lines().next().unwrap_or_default().chars().take(LONGEST).collect()
+    text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(LONGEST).collect()
 }
 
 fn timestamp(text: &str) -> Result<Timestamp, String> {

@@ -8,7 +8,7 @@ use serde::{
     de::{Deserializer, Error as _, MapAccess, Visitor},
 };
 
-use crate::finding::Finding;
+use crate::{event::one_line, finding::Finding};
 
 /// A specification is a few lines; anything larger is a mistake or an attack.
 pub const LARGEST_SPEC: usize = 64 * 1024;
@@ -40,7 +40,7 @@ impl Service {
         let read = serde_path_to_error::deserialize::<_, RawFile>(&mut json).map_err(|error| {
             let path = error.path().to_string();
             let inner = error.inner();
-            let what = without_place(inner);
+            let what = one_line(&without_place(inner));
             let what = if path == "." { what } else { format!("`{path}`: {what}") };
             Finding::error(file, "spec-json", format!("{what}; {SHAPE}")).at(inner.line(), inner.column())
         })?;

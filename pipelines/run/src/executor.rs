@@ -8,7 +8,7 @@ use mergeyard_types::{CommitSha, GitRef, ImageName, ImageRef, RepoName, RunId, S
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::{BaseCredentials, BuildLimits, BuildNetwork, Engine, EngineError},
+    engine::{BaseCredentials, BuildLimits, BuildNetwork, Builder, Engine, EngineError},
     git::{Commit, GitCache, GitError, Remote},
     image,
     keyed_lock::KeyedLock,
@@ -57,6 +57,7 @@ pub enum StepOutcome {
     Cancelled,
 }
 
+#[allow(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Executor {
     Docker(Docker),
     Scripted(Scripted),
@@ -71,6 +72,8 @@ pub struct Docker {
     pub base_credentials: BaseCredentials,
     pub limits: BuildLimits,
     pub network: BuildNetwork,
+    /// `None`: the best the engine has.
+    pub builder: Option<Builder>,
     one_build_per_tag: KeyedLock<String>,
 }
 
@@ -172,6 +175,7 @@ impl Docker {
             base_credentials: BaseCredentials::new(),
             limits: BuildLimits::default(),
             network: BuildNetwork::default(),
+            builder: None,
             one_build_per_tag: KeyedLock::default(),
         }
     }

@@ -127,7 +127,7 @@ impl ImageStep<'_> {
             dockerfile: "Dockerfile".to_owned(),
             network: self.docker.network,
             limits: self.docker.limits.clone(),
-            builder: None,
+            builder: self.docker.builder,
         };
         self.docker.engine.build(spec, &self.cx.log, &self.cx.cancel).await?;
         section.finish().await;

@@ -104,7 +104,8 @@ async fn a_server_that_hands_out_no_commit_by_name_is_asked_for_references() {
     let cache = cache(&dir);
     let remote = remote(&format!("{server}/up.git"), None);
     for (sha, what) in [(tip, "tip"), (old, "old")] {
-        let found = fetch(&cache, &remote, sha, &[branch("develop")]).await.unwrap();
+        let hints = [branch("deleted"), branch("develop")];
+        let found = fetch(&cache, &remote, sha, &hints).await.unwrap();
         assert_eq!(found.entry("what").await.unwrap(), Some(Entry::Blob(what.into())));
     }
 }
@@ -245,7 +246,7 @@ async fn trickle() -> (String, tokio::sync::oneshot::Receiver<()>) {
     tokio::spawn(async move {
         let (mut peer, _) = listener.accept().await.unwrap();
         let mut request = [0; 4096];
-        peer.read(&mut request).await.unwrap();
+        assert!(peer.read(&mut request).await.unwrap() > 0);
         let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-git-upload-pack-advertisement\r\n\r\n";
         peer.write_all(head.as_bytes()).await.unwrap();
         let mut tick = tokio::time::interval(Duration::from_millis(50));
@@ -294,6 +295,26 @@ async fn cancelling_ends_a_fetch_and_its_processes() {
         .await
         .expect("something still holds the connection")
         .unwrap();
+}
+
+#[tokio::test]
+async fn what_a_killed_fetch_left_does_not_stop_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let git = bare(&dir.path().join("up.git"));
+    let remote = file_remote(&dir.path().join("up.git"));
+    let cache = cache(&dir);
+    let first = commit(&git, "develop", &[DOCKERFILE, SPEC]);
+    fetch(&cache, &remote, first, &[]).await.unwrap();
+    let second = commit(&git, "develop", &[DOCKERFILE]);
+    let mirror = dir.path().join("cache/acme%clock.git");
+    let kept = format!("refs/mergeyard/commits/{second}.lock");
+    let left =
+        ["shallow.lock", "packed-refs.lock", "HEAD.lock", "config.lock", &kept, "objects/pack/tmp_pack_x"];
+    for file in left {
+        std::fs::write(mirror.join(file), "").unwrap();
+    }
+    fetch(&cache, &remote, second, &[]).await.unwrap();
+    assert!(left.iter().all(|file| !mirror.join(file).exists()));
 }
 
 #[tokio::test]

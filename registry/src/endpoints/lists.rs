@@ -26,7 +26,8 @@ impl Call<'_> {
     pub(super) async fn tags(&self, name: ImageName) -> Result<Response, Error> {
         let page: Page = self.query()?;
         let wanted = name.clone();
-        let tags = self.registry.read(move |store| Ok(store.exists(&wanted).then(|| store.tags(&wanted)))).await?;
+        let tags =
+            self.registry.read(move |store| Ok(store.exists(&wanted).then(|| store.tags(&wanted)))).await?;
         let tags = tags.ok_or_else(|| Error::NameUnknown(name.clone()))??;
         // A `last` that is no tag lies between none, and begins the list as an empty one does.
         let last = page.last.as_deref().and_then(|last| last.parse().ok()).map(|last| tag_order(&last));

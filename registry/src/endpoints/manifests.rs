@@ -24,7 +24,11 @@ use crate::{
 impl Call<'_> {
     /// `Accept` decides nothing: a repository has one manifest under a reference, and a client
     /// that cannot read its type says so better than a "not found" would.
-    pub(super) async fn get_manifest(&self, name: ImageName, reference: Reference) -> Result<Response, Error> {
+    pub(super) async fn get_manifest(
+        &self,
+        name: ImageName,
+        reference: Reference,
+    ) -> Result<Response, Error> {
         let (wanted, by) = (name.clone(), reference.clone());
         let manifest = self.registry.read(move |store| store.manifest(&wanted, &by)).await?;
         let tag = reference_tag(&reference);
@@ -67,7 +71,7 @@ impl Call<'_> {
         if let Reference::Digest(expected) = reference
             && expected != digest
         {
-            return Err(Error::DigestMismatch { expected, actual: digest });
+            return Err(Error::DigestMismatch { expected: expected.into(), actual: digest.into() });
         }
         let tag = reference_tag(&reference);
         let manifest = Manifest { digest, media_type: media_type.to_owned(), bytes };

@@ -60,7 +60,12 @@ impl Call<'_> {
     }
 
     /// Uses a blob that is stored already, when this account could have pulled it from there.
-    async fn mount(&self, name: &ImageName, digest: Digest, from: Option<&str>) -> Result<Option<Response>, Error> {
+    async fn mount(
+        &self,
+        name: &ImageName,
+        digest: Digest,
+        from: Option<&str>,
+    ) -> Result<Option<Response>, Error> {
         let from = from.and_then(|from| from.parse::<ImageName>().ok());
         let source = from.filter(|from| self.identity.may(Right::Pull, from));
         let target = name.clone();
@@ -97,14 +102,24 @@ impl Call<'_> {
         Ok(accepted(&upload, StatusCode::NO_CONTENT))
     }
 
-    pub(super) async fn append_chunk(&self, name: ImageName, id: Uuid, body: Body) -> Result<Response, Error> {
+    pub(super) async fn append_chunk(
+        &self,
+        name: ImageName,
+        id: Uuid,
+        body: Body,
+    ) -> Result<Response, Error> {
         let upload = self.registry.uploads.find(&name, id)?;
         let writer = upload.write(&self.registry.store, None).await?;
         drop(self.receive(writer, body).await?);
         Ok(accepted(&upload, StatusCode::ACCEPTED))
     }
 
-    pub(super) async fn finish_upload(&self, name: ImageName, id: Uuid, body: Body) -> Result<Response, Error> {
+    pub(super) async fn finish_upload(
+        &self,
+        name: ImageName,
+        id: Uuid,
+        body: Body,
+    ) -> Result<Response, Error> {
         let finish: Finish = self.query()?;
         let digest: Digest = finish.digest.ok_or(Error::DigestMissing)?.parse()?;
         let upload = self.registry.uploads.find(&name, id)?;

@@ -54,13 +54,15 @@ async fn skopeo_refuses_another_authority_and_is_told_what_an_immutable_tag_is()
 
     let elsewhere = Authority::open(&work.join("elsewhere"), &["127.0.0.1".to_owned()]).unwrap();
     let wrong = certificates(work, "wrong", &elsewhere.ca_path());
-    let refused = skopeo(work, &["--dest-cert-dir", &wrong, "--dest-creds", &credentials], &source, &image).await;
+    let refused =
+        skopeo(work, &["--dest-cert-dir", &wrong, "--dest-creds", &credentials], &source, &image).await;
     assert!(!refused.status.success());
     let error = String::from_utf8_lossy(&refused.stderr);
     assert!(error.contains("x509: certificate signed by unknown authority"), "{error}");
 
     let right = certificates(work, "right", &served.ca());
-    let denied = skopeo(work, &["--dest-cert-dir", &right, "--dest-creds", &credentials], &source, &image).await;
+    let denied =
+        skopeo(work, &["--dest-cert-dir", &right, "--dest-creds", &credentials], &source, &image).await;
     assert!(!denied.status.success());
     let error = String::from_utf8_lossy(&denied.stderr);
     assert!(error.contains("raise the version in spec.json"), "{error}");
@@ -102,8 +104,10 @@ fn write_layout(layout: &Path) -> Digest {
     }
     let digest = sha256(manifest.as_bytes());
     let annotations = json!({"org.opencontainers.image.ref.name": "0.1.0"});
-    let entry = json!({"mediaType": IMAGE, "digest": digest, "size": manifest.len(), "annotations": annotations});
-    fs::write(layout.join("index.json"), json!({"schemaVersion": 2, "manifests": [entry]}).to_string()).unwrap();
+    let entry =
+        json!({"mediaType": IMAGE, "digest": digest, "size": manifest.len(), "annotations": annotations});
+    fs::write(layout.join("index.json"), json!({"schemaVersion": 2, "manifests": [entry]}).to_string())
+        .unwrap();
     fs::write(layout.join("oci-layout"), json!({"imageLayoutVersion": "1.0.0"}).to_string()).unwrap();
     digest
 }

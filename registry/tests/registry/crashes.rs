@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 
 use axum::body::{Body, Bytes};
 use futures_util::{StreamExt, stream};
-use mergeyard_registry::{Config, OpenError, Registry};
+use mergeyard_registry::{Config, OpenError, Registry, Swept};
 use mergeyard_types::Timestamp;
 
 use crate::{
@@ -27,7 +27,8 @@ async fn an_upload_goes_on_after_a_restart_where_the_file_ends() {
     let yard = yard.restart().await;
     assert_eq!(yard.get(&upload).await.header("range"), "0-12");
     let digest = sha256(b"first second third");
-    let put = yard.ask("PUT", &format!("{upload}?digest={digest}")).header("content-range", "13-17").body("third");
+    let put =
+        yard.ask("PUT", &format!("{upload}?digest={digest}")).header("content-range", "13-17").body("third");
     assert_eq!(put.send().await.status, 201);
 }
 
@@ -110,6 +111,22 @@ async fn leftovers_are_swept_while_serving_too() {
     assert_eq!(yard.registry.sweep(now).await.unwrap().temporary_files, 0);
     let later = now.plus(Config::default().limits.upload_age + Duration::from_secs(60));
     assert_eq!(yard.registry.sweep(later).await.unwrap().temporary_files, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_sweep_leaves_the_uploads_that_are_just_being_made() {
+    let yard = Yard::new();
+    let sweeping = async {
+        for _ in 0..200 {
+            assert_eq!(yard.registry.sweep(Timestamp::now()).await.unwrap(), Swept::default());
+        }
+    };
+    let starting = async {
+        for _ in 0..200 {
+            yard.start("a").await;
+        }
+    };
+    tokio::join!(sweeping, starting);
 }
 
 #[tokio::test]

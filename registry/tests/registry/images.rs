@@ -18,9 +18,8 @@ pub(crate) fn config(label: &str) -> String {
 }
 
 pub(crate) fn manifest(media_type: &str, config: &[u8], layers: &[&[u8]]) -> String {
-    let descriptor = |kind: &str, bytes: &[u8]| {
-        json!({"mediaType": kind, "digest": sha256(bytes), "size": bytes.len()})
-    };
+    let descriptor =
+        |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "digest": sha256(bytes), "size": bytes.len()});
     let layers: Vec<_> =
         layers.iter().map(|layer| descriptor("application/vnd.oci.image.layer.v1.tar+gzip", layer)).collect();
     let config = descriptor("application/vnd.oci.image.config.v1+json", config);

@@ -21,7 +21,10 @@ async fn a_blob_is_read_whole_in_parts_or_not_again() {
     assert_eq!(whole.header("docker-content-digest"), digest.to_string());
     assert_eq!(whole.header("content-length"), bytes.len().to_string());
     let head = yard.ask("HEAD", &path).send().await;
-    assert_eq!((head.status.as_u16(), head.header("content-length")), (200, bytes.len().to_string().as_str()));
+    assert_eq!(
+        (head.status.as_u16(), head.header("content-length")),
+        (200, bytes.len().to_string().as_str())
+    );
     assert!(head.body.is_empty());
 
     let part = yard.ask("GET", &path).header("range", "bytes=1000-600999").send().await;
@@ -50,9 +53,12 @@ async fn each_kind_of_manifest_comes_back_byte_for_byte_by_tag_and_by_digest() {
     let docker = images::manifest(DOCKER_IMAGE, config.as_bytes(), &[layer]);
     let index = images::index(INDEX, &[("linux", &image)]);
     let list = images::index(DOCKER_LIST, &[("linux", &docker)]);
-    for (reference, media_type, json) in
-        [("oci", IMAGE, &image), ("docker", DOCKER_IMAGE, &docker), ("index", INDEX, &index), ("list", DOCKER_LIST, &list)]
-    {
+    for (reference, media_type, json) in [
+        ("oci", IMAGE, &image),
+        ("docker", DOCKER_IMAGE, &docker),
+        ("index", INDEX, &index),
+        ("list", DOCKER_LIST, &list),
+    ] {
         let digest = sha256(json.as_bytes()).to_string();
         let pushed = yard.put_manifest("acme/clock", reference, media_type, json).await;
         assert_eq!(pushed.status, 201, "{pushed:?}");
@@ -121,8 +127,8 @@ async fn the_server_reads_without_http_and_hears_of_pushes_and_pulls() {
     let pulled = Event::Pulled { name: repository.clone(), tag: tagged, digest, by };
     assert_eq!(events.recv().await.unwrap(), pulled);
 
-    assert_eq!(yard.registry.repositories().await.unwrap(), [repository.clone()]);
-    assert_eq!(yard.registry.tags(&repository).await.unwrap(), [version.clone()]);
+    assert_eq!(yard.registry.repositories().await.unwrap(), std::slice::from_ref(&repository));
+    assert_eq!(yard.registry.tags(&repository).await.unwrap(), std::slice::from_ref(&version));
     let manifest = yard.registry.manifest(&repository, &version).await.unwrap().unwrap();
     assert_eq!((manifest.digest, manifest.media_type.as_str()), (digest, IMAGE));
     let (labelled, labels) = yard.registry.labels(&repository, &version).await.unwrap().unwrap();

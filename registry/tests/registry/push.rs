@@ -22,7 +22,10 @@ async fn the_engines_way_post_patch_put() {
     assert_eq!(patched.header("location"), upload);
     assert!(upload.ends_with(patched.header("docker-upload-uuid")));
     let put = yard.ask("PUT", &format!("{upload}?digest={digest}")).send().await;
-    assert_eq!((put.status.as_u16(), put.header("docker-content-digest")), (201, digest.to_string().as_str()));
+    assert_eq!(
+        (put.status.as_u16(), put.header("docker-content-digest")),
+        (201, digest.to_string().as_str())
+    );
     let pulled = yard.get(put.header("location")).await;
     assert!(pulled.body == bytes);
     yard.get(&upload).await.refused(404, "BLOB_UPLOAD_UNKNOWN");
@@ -41,7 +44,8 @@ async fn sha512_is_as_good_in_every_way_of_pushing() {
         let started = yard.ask("POST", &format!("/v2/b/blobs/uploads/{query}")).send().await;
         let upload = started.header("location").to_owned();
         assert_eq!(yard.ask("PATCH", &upload).body(bytes[..9].to_vec()).send().await.status, 202);
-        let put = yard.ask("PUT", &format!("{upload}?digest={digest}")).body(bytes[9..].to_vec()).send().await;
+        let put =
+            yard.ask("PUT", &format!("{upload}?digest={digest}")).body(bytes[9..].to_vec()).send().await;
         assert_eq!(put.status, 201, "{put:?}");
         assert_eq!(yard.get(&format!("/v2/b/blobs/{digest}")).await.body, bytes);
     }
@@ -54,7 +58,11 @@ async fn wrong_content_is_refused_and_nothing_becomes_visible() {
     let path = format!("/v2/a/blobs/uploads/?digest={digest}");
     yard.ask("POST", &path).body("what came").send().await.refused(400, "DIGEST_INVALID");
     let upload = yard.start("a").await;
-    yard.ask("PUT", &format!("{upload}?digest={digest}")).body("what came").send().await.refused(400, "DIGEST_INVALID");
+    yard.ask("PUT", &format!("{upload}?digest={digest}"))
+        .body("what came")
+        .send()
+        .await
+        .refused(400, "DIGEST_INVALID");
     yard.get(&upload).await.refused(404, "BLOB_UPLOAD_UNKNOWN");
     let upload = yard.start("a").await;
     yard.ask("PUT", &upload).body("what came").send().await.refused(400, "DIGEST_INVALID");
@@ -88,7 +96,11 @@ async fn chunks_come_in_order_or_not_at_all() {
     }
     assert_eq!(chunk("bytes 5-10/*", "second").await.status, 202);
     let digest = sha256(b"firstsecond!");
-    let put = yard.ask("PUT", &format!("{upload}?digest={digest}")).header("content-range", "11-11").body("!").send();
+    let put = yard
+        .ask("PUT", &format!("{upload}?digest={digest}"))
+        .header("content-range", "11-11")
+        .body("!")
+        .send();
     assert_eq!(put.await.status, 201);
 }
 
@@ -108,7 +120,8 @@ async fn an_upload_belongs_to_its_repository_and_can_be_cancelled() {
 
 #[tokio::test]
 async fn uploads_are_bounded_in_number_size_and_age() {
-    let limits = Limits { open_uploads: 2, blob_bytes: 10, upload_age: Duration::from_secs(60), ..Limits::default() };
+    let limits =
+        Limits { open_uploads: 2, blob_bytes: 10, upload_age: Duration::from_secs(60), ..Limits::default() };
     let yard = Yard::with(Config { limits, ..Config::default() });
     let (old, _) = (yard.start("a").await, yard.start("a").await);
     yard.ask("POST", "/v2/a/blobs/uploads/").send().await.refused(429, "TOOMANYREQUESTS");

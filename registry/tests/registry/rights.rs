@@ -20,7 +20,9 @@ async fn without_a_proven_name_there_is_one_answer_and_it_asks_for_one() {
     for path in ["/v2/", "/v2/acme/clock/manifests/1", "/v2/acme/none/manifests/1", "/v2/_catalog"] {
         messages.push(challenge(&yard.ask("GET", path).by_nobody().send().await));
     }
-    for value in [basic("robot", "wrong"), basic("nobody", SECRET), "Bearer x".to_owned(), "Basic %".to_owned()] {
+    for value in
+        [basic("robot", "wrong"), basic("nobody", SECRET), "Bearer x".to_owned(), "Basic %".to_owned()]
+    {
         let ask = yard.ask("GET", "/v2/").by_nobody().header("authorization", &value);
         messages.push(challenge(&ask.send().await));
     }
@@ -72,10 +74,14 @@ async fn a_blob_is_read_and_mounted_only_where_its_reader_has_rights() {
     yard.ask("GET", &read).by("acme").send().await.refused(404, "BLOB_UNKNOWN");
 
     let mounted = mount(open, "acme/one").await;
-    assert_eq!((mounted.status.as_u16(), mounted.header("location")), (201, format!("/v2/acme/two/blobs/{open}").as_str()));
+    assert_eq!(
+        (mounted.status.as_u16(), mounted.header("location")),
+        (201, format!("/v2/acme/two/blobs/{open}").as_str())
+    );
     assert_eq!(yard.ask("GET", mounted.header("location")).by("acme").send().await.body, b"open");
     // Once it is there, nobody has to say where it came from.
-    let again = yard.ask("POST", &format!("/v2/acme/two/blobs/uploads/?mount={open}")).by("acme").send().await;
+    let again =
+        yard.ask("POST", &format!("/v2/acme/two/blobs/uploads/?mount={open}")).by("acme").send().await;
     assert_eq!(again.status, 201);
     mount_is_checked(&yard).await;
 }

@@ -19,7 +19,9 @@ async fn a_published_version_is_immutable_and_the_refusal_says_what_to_do() {
     let published = sha256(one.as_bytes());
     assert_eq!(
         message,
-        format!("`clock:0.1.0` is already published as {published}; raise the version in spec.json, or push under another tag")
+        format!(
+            "`clock:0.1.0` is already published as {published}; raise the version in spec.json, or push under another tag"
+        )
     );
     assert_eq!(yard.get("/v2/clock/manifests/0.1.0").await.body, one.as_bytes());
     let refused = sha256(two.as_bytes());
@@ -52,7 +54,8 @@ async fn of_two_pushes_of_one_tag_at_once_one_wins_and_one_is_denied() {
 
 #[tokio::test]
 async fn tags_are_listed_in_order_and_in_pages() {
-    let yard = Yard::with(Config { limits: Limits { page_entries: 3, ..Limits::default() }, ..Config::default() });
+    let yard =
+        Yard::with(Config { limits: Limits { page_entries: 3, ..Limits::default() }, ..Config::default() });
     yard.get("/v2/clock/tags/list").await.refused(404, "NAME_UNKNOWN");
     let json = images::blobs(&yard, "clock", "1").await;
     for version in ["b", "A", "a", "C", "0.1.0"] {

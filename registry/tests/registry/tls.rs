@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mergeyard_registry::{Authority, Config, Limits, serve};
+use mergeyard_registry::{Authority, Config, Limits, router, serve, serve_app};
 use mergeyard_types::Timestamp;
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
@@ -68,8 +68,10 @@ impl Served {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        let mut stream =
-            StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), TcpStream::connect(self.address)?);
+        let mut stream = StreamOwned::new(
+            ClientConnection::new(Arc::new(config), name).unwrap(),
+            TcpStream::connect(self.address)?,
+        );
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut stream.sock)?;
         }
@@ -150,6 +152,23 @@ async fn there_is_room_for_so_many_connections_and_again_when_one_ends() {
         assert!(Instant::now() < deadline, "the place of a connection that ended is not given again");
     }
     served.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_listener_serves_plain_http_when_it_is_given_no_certificate() {
+    let yard = Yard::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(serve_app(listener, router(yard.registry), None, Limits::default(), async {
+        let _ = stopped.await;
+    }));
+    client.write_all(b"GET /v2/ HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401 Unauthorized\r\n"), "{answer}");
+    stop.send(()).unwrap();
+    tokio::time::timeout(PATIENCE, serving).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -80,7 +80,13 @@ impl Yard {
         digest
     }
 
-    pub(crate) async fn put_manifest(&self, name: &str, reference: &str, media_type: &str, json: &str) -> Answer {
+    pub(crate) async fn put_manifest(
+        &self,
+        name: &str,
+        reference: &str,
+        media_type: &str,
+        json: &str,
+    ) -> Answer {
         let path = format!("/v2/{name}/manifests/{reference}");
         self.ask("PUT", &path).header("content-type", media_type).body(json.to_owned()).send().await
     }
@@ -205,7 +211,11 @@ pub(crate) fn files(root: &Path) -> io::Result<Vec<PathBuf>> {
     while let Some(directory) = open.pop() {
         for entry in std::fs::read_dir(&directory)? {
             let path = entry?.path();
-            if path.is_dir() { open.push(path) } else { found.push(path.strip_prefix(root).unwrap().to_owned()) }
+            if path.is_dir() {
+                open.push(path)
+            } else {
+                found.push(path.strip_prefix(root).unwrap().to_owned())
+            }
         }
     }
     found.sort();

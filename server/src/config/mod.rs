@@ -264,8 +264,11 @@ fn strong(key: &str, secret: Secret) -> Result<Secret, ConfigError> {
 }
 
 fn policy(at: usize, raw: RawRepo) -> Result<Policy, ConfigError> {
-    let RawRepo { name, branches, clone_url, id, webhook_secret: _, supersede, trusted: _, targets: _ } = raw;
-    let policy = Policy::new(&name, &branches)
+    let RawRepo { name, branches, clone_url, id, supersede, .. } = raw;
+    let mut policy = Policy::new(&name, &branches)
         .map_err(|error| ConfigError::value(&format!("repo[{at}]"), &error.to_string()))?;
-    Ok(Policy { id, clone_url, supersede, ..policy })
+    policy.id = id;
+    policy.clone_url = clone_url;
+    policy.supersede = supersede;
+    Ok(policy)
 }

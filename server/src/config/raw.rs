@@ -179,10 +179,12 @@ pub(super) struct RawRepo {
     pub(super) webhook_secret: Option<RawSecret>,
     #[serde(default = "yes")]
     pub(super) supersede: bool,
-    #[serde(default)]
-    pub(super) trusted: Vec<String>,
-    #[serde(default)]
-    pub(super) targets: Vec<String>,
+    // Rights that a repository may be granted. Nothing in this version needs one, so their
+    // form is checked and they change nothing.
+    #[serde(default, rename = "trusted")]
+    _trusted: Vec<String>,
+    #[serde(default, rename = "targets")]
+    _targets: Vec<String>,
 }
 
 fn yes() -> bool {

@@ -85,12 +85,12 @@ impl Github {
     ) -> Result<(Vec<HookDelivery>, Option<String>), GithubError> {
         let what = format!("list the deliveries of webhook {hook_id} of {repo}");
         let task = Task { what, permission: hooks::PERMISSION };
-        let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query.append_pair("per_page", &length.to_string());
-        if let Some(cursor) = &cursor {
-            query.append_pair("cursor", cursor);
-        }
-        let route = format!("/repos/{repo}/hooks/{hook_id}/deliveries?{}", query.finish());
+        let cursor = cursor.as_deref().map(|cursor| ("cursor", cursor));
+        let query = url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("per_page", &length.to_string())
+            .extend_pairs(cursor)
+            .finish();
+        let route = format!("/repos/{repo}/hooks/{hook_id}/deliveries?{query}");
         let answer = self.call(&task, Method::GET, &route, None).await?;
         Ok((answer.read(&task)?, next_cursor(&answer.headers)))
     }

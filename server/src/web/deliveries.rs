@@ -1,6 +1,6 @@
 //! Deliveries, and what became of each.
 
-use askama::Template;
+use askama::{Template, filters::Safe};
 use axum::extract::{Path, State};
 use mergeyard_types::DeliveryId;
 
@@ -11,12 +11,12 @@ const PAGE: u32 = 50;
 
 pub(super) struct Listed {
     delivery: DeliveryRow,
-    badge: Badge,
+    badge: Safe<Badge>,
 }
 
 impl From<DeliveryRow> for Listed {
     fn from(delivery: DeliveryRow) -> Self {
-        Self { badge: delivery.state.into(), delivery }
+        Self { badge: Badge::of(delivery.state), delivery }
     }
 }
 

@@ -32,7 +32,7 @@ use super::{
     log::{self, StepLog},
     named,
 };
-use crate::store::{RunPage, StoreError, StepRow, WorkflowRow};
+use crate::store::{RunPage, StepRow, WorkflowRow};
 
 /// A step begins before its log does, and nobody says when it does.
 const TICK: Duration = Duration::from_secs(2);
@@ -214,7 +214,7 @@ impl LogWatch {
 }
 
 /// The connection ends, and whoever was on it asks again from where it was.
-fn lost(error: &dyn std::error::Error) -> Option<Event> {
+fn lost(error: &(dyn std::error::Error + 'static)) -> Option<Event> {
     warn!(error, "a live page could not go on reading");
     None
 }

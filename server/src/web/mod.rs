@@ -18,7 +18,7 @@ mod when;
 
 use std::{error::Error, sync::Arc};
 
-use askama::Template;
+use askama::{Template, filters::Safe};
 use axum::{
     Router,
     extract::FromRef,
@@ -108,7 +108,8 @@ impl FromRef<Site> for Pages {
     }
 }
 
-/// What every page has around its content.
+/// What every page has around its content. Times are digits and words of [`when`], so
+/// they pass the escaper as they are.
 struct Shell {
     about: Arc<About>,
     now: Timestamp,
@@ -121,12 +122,12 @@ impl Shell {
         Self { about: pages.about.clone(), now: pages.clock.now(), here }
     }
 
-    fn when(&self, at: &Timestamp) -> When {
-        When { at: *at, now: self.now }
+    fn when(&self, at: &Timestamp) -> Safe<When> {
+        Safe(When { at: *at, now: self.now })
     }
 
-    fn took(&self, since: &Timestamp, until: &Option<Timestamp>) -> Took {
-        Took { since: *since, until: *until, now: self.now }
+    fn took(&self, since: &Timestamp, until: &Option<Timestamp>) -> Safe<Took> {
+        Safe(Took { since: *since, until: *until, now: self.now })
     }
 }
 

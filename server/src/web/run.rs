@@ -2,8 +2,9 @@
 
 use std::io;
 
-use askama::Template;
+use askama::{Template, filters::Safe};
 use axum::extract::{Path, State};
+use mergeyard_plan::effect::Effect;
 use mergeyard_types::{RunId, State as Word, StepId, Timestamp};
 
 use super::{
@@ -37,18 +38,23 @@ struct Run {
     listed: Listed,
     workflows: Vec<Workflow>,
     images: Vec<ImageRow>,
-    effects: Vec<EffectRow>,
+    effects: Vec<Told>,
+}
+
+struct Told {
+    row: EffectRow,
+    badge: Safe<Badge>,
 }
 
 struct Workflow {
     row: WorkflowRow,
-    badge: Badge,
+    badge: Safe<Badge>,
     steps: Vec<Step>,
 }
 
 struct Step {
     row: StepRow,
-    badge: Badge,
+    badge: Safe<Badge>,
     open: bool,
     log: Option<Excerpt>,
     /// Whether the script may go on reading where the log on the page ends.
@@ -79,8 +85,9 @@ pub(super) async fn run(State(pages): State<Pages>, Path(id): Path<String>, look
         for step in std::mem::take(&mut row.steps) {
             steps.push(show_step(&pages, step, &look, budget, count == 1).await?);
         }
-        shown.push(Workflow { badge: row.state.into(), row, steps });
+        shown.push(Workflow { badge: Badge::of(row.state), row, steps });
     }
+    let effects = effects.into_iter().map(|row| Told { badge: Badge::of_effect(&row.state), row }).collect();
     page(&Run { shell: Shell::new(&pages, "runs"), listed: run.into(), workflows: shown, images, effects })
 }
 
@@ -96,7 +103,7 @@ async fn show_step(pages: &Pages, row: StepRow, look: &Look, budget: u64, only: 
     let telling = matches!(row.state, Word::Running | Word::Failure | Word::Error);
     let later = excerpt.as_ref().is_some_and(|excerpt| excerpt.later);
     Ok(Step {
-        badge: row.state.into(),
+        badge: Badge::of(row.state),
         open: only || telling || place.is_some(),
         live: !row.state.is_final() && !(place.is_some() && later),
         log: excerpt,

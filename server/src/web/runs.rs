@@ -1,6 +1,6 @@
 //! Lists of runs: of all repositories and of one.
 
-use askama::Template;
+use askama::{Template, filters::Safe};
 use axum::extract::{Path, State};
 use mergeyard_types::{RepoName, RunId};
 use url::Url;
@@ -13,14 +13,14 @@ const PAGE: u32 = 50;
 /// A run with what a page adds to it.
 pub(super) struct Listed {
     pub(super) run: RunRow,
-    pub(super) badge: Badge,
+    pub(super) badge: Safe<Badge>,
     source: Option<Url>,
 }
 
 impl From<RunRow> for Listed {
     fn from(run: RunRow) -> Self {
         let source = run.source_url.as_deref().and_then(web_address);
-        Self { badge: run.state.into(), source, run }
+        Self { badge: Badge::of(run.state), source, run }
     }
 }
 

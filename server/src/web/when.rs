@@ -2,25 +2,20 @@
 
 use std::{fmt, time::Duration};
 
-use askama::filters::HtmlSafe;
 use mergeyard_types::Timestamp;
 
-/// A point in time, as seen from `now`: `3 min ago`, the exact time on top of it.
+/// Markup: a point in time, as seen from `now`: `3 min ago`, the exact time on top of it.
 pub(super) struct When {
     pub(super) at: Timestamp,
     pub(super) now: Timestamp,
 }
 
-/// From `since` until `until`, or until now and going on.
+/// Markup: from `since` until `until`, or until now and going on.
 pub(super) struct Took {
     pub(super) since: Timestamp,
     pub(super) until: Option<Timestamp>,
     pub(super) now: Timestamp,
 }
-
-/// Both print only digits and words of this file.
-impl HtmlSafe for When {}
-impl HtmlSafe for Took {}
 
 impl fmt::Display for When {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -48,16 +48,13 @@ pub enum BuildNetwork {
     None,
 }
 
-/// What one `RUN` may use. The classic builder takes the numbers; BuildKit takes only the
-/// control group, whose own limits then hold.
-#[derive(Debug, Clone, Default)]
+/// What one `RUN` may use. Only the classic builder takes limits for one build; under
+/// BuildKit what runs is in the engine's own group `docker/buildkit`, and limits belong there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BuildLimits {
     pub memory_bytes: Option<u64>,
     /// In thousandths of a processor.
     pub cpu_millis: Option<u32>,
-    /// Processes of one user, the nearest to a limit on processes that both builders take.
-    pub max_processes: Option<u32>,
-    pub cgroup_parent: Option<String>,
 }
 
 pub struct BuildSpec<C> {
@@ -91,6 +88,9 @@ impl Engine {
         let connection = self.connection().await?;
         let best = if connection.version.has_buildkit { Builder::BuildKit } else { Builder::Classic };
         let builder = spec.builder.unwrap_or(best);
+        if builder == Builder::BuildKit && spec.limits != BuildLimits::default() {
+            log.note("BuildKit takes no limits for one build: set them on the engine's group, or use the classic builder").await;
+        }
         let query = extra_query(builder, &spec.limits);
         let docker = with_query(connection.docker, query).with_timeout(BUILD_ANSWER_TIMEOUT);
         let tag = spec.tag.to_string();
@@ -189,12 +189,6 @@ fn extra_query(builder: Builder, limits: &BuildLimits) -> String {
                 .append_pair("cpuperiod", "100000")
                 .append_pair("cpuquota", &(u64::from(millis) * 100).to_string());
         }
-    }
-    if let Some(count) = limits.max_processes {
-        query.append_pair("ulimits", &format!(r#"[{{"Name":"nproc","Soft":{count},"Hard":{count}}}]"#));
-    }
-    if let Some(parent) = &limits.cgroup_parent {
-        query.append_pair("cgroupparent", parent);
     }
     query.finish()
 }

@@ -198,36 +198,24 @@ impl Fetch<'_> {
 
     /// The cheapest first: the commit alone by its name; the tips of the references that
     /// led to it; their whole history.
-    fn ways(&self) -> Vec<Vec<String>> {
+    fn ways(&self) -> Vec<[String; 2]> {
+        let (shallow, whole) = ("--depth=1".to_owned(), "--unshallow".to_owned());
         let exact = format!("+{0}:refs/mergeyard/commits/{0}", self.commit);
-        let hints: Vec<String> = self
-            .hints
-            .iter()
-            .map(|hint| format!("+{hint}:refs/mergeyard/hints/{}", &hint.as_str()[5..]))
-            .collect();
-        let depth = || "--depth=1".to_owned();
-        let mut ways = vec![vec![depth(), "--".to_owned(), self.remote.url.to_string(), exact]];
-        if !hints.is_empty() {
-            let end = [vec!["--".to_owned(), self.remote.url.to_string()], hints].concat();
-            ways.push([vec![depth()], end.clone()].concat());
-            ways.push([vec!["--unshallow".to_owned()], end].concat());
-        }
+        let mut ways = vec![[shallow.clone(), exact]];
+        // Without a name on our side: names that other commits were found under may not fit together.
+        ways.extend(self.hints.iter().map(|hint| [shallow.clone(), hint.to_string()]));
+        ways.extend(self.hints.iter().map(|hint| [whole.clone(), hint.to_string()]));
         ways
     }
 
-    async fn git(&self, way: &[String]) -> Result<Offered, GitError> {
-        let shallow = self.mirror.path.join("shallow").exists();
-        let way = way.iter().map(String::as_str).filter(|arg| shallow || *arg != "--unshallow");
-        let fixed = [
-            "fetch",
-            "--quiet",
-            "--no-tags",
-            "--no-recurse-submodules",
-            "--no-auto-maintenance",
-            "--no-write-fetch-head",
-            "--update-shallow",
-        ];
-        let args: Vec<&str> = fixed.into_iter().chain(way).collect();
+    async fn git(&self, [depth, what]: &[String; 2]) -> Result<Offered, GitError> {
+        let fixed = ["fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-auto-maintenance"];
+        let also = ["--no-write-fetch-head", "--update-shallow"];
+        // A mirror without shallow commits has nothing to complete; git would complain.
+        let depth =
+            Some(depth.as_str()).filter(|d| *d != "--unshallow" || self.mirror.path.join("shallow").exists());
+        let from = ["--", self.remote.url.as_str(), what];
+        let args: Vec<&str> = fixed.into_iter().chain(also).chain(depth).chain(from).collect();
         let limits = &self.cache.limits;
         let program = &self.cache.program;
         let ended = program.run(
@@ -355,8 +343,8 @@ impl Mirror {
         if self.suspect.swap(false, Ordering::Relaxed) && self.path.exists() {
             std::fs::remove_dir_all(&self.path).map_err(|e| local(&self.path, &e))?;
         }
-        // Of a fetch that was stopped, by us or by a crash.
         self.sweep_partial_packs();
+        sweep_locks(&self.path);
         if !self.path.exists() {
             let mut options = git2::RepositoryInitOptions::new();
             options.bare(true).external_template(false).initial_head("refs/heads/none");
@@ -423,20 +411,16 @@ impl Mirror {
         let git = self.open()?;
         let held = self.held();
         let broken = |e: git2::Error| self.corrupt(e.message());
-        let mut kept: Vec<(i64, Oid, String)> = Vec::new();
-        for name in git.references_glob("refs/mergeyard/*").map_err(broken)?.names() {
+        let mut commits: Vec<(i64, Oid, String)> = Vec::new();
+        for name in git.references_glob("refs/mergeyard/commits/*").map_err(broken)?.names() {
             let name = name.map_err(broken)?.to_owned();
             let id = git.refname_to_id(&name).map_err(broken)?;
             let when = git.find_commit(id).map_or(0, |commit| commit.time().seconds());
-            kept.push((when, id, name));
+            commits.push((when, id, name));
         }
-        let (commits, hints): (Vec<_>, Vec<_>) =
-            kept.into_iter().partition(|(_, _, name)| name.starts_with("refs/mergeyard/commits/"));
-        let mut commits = commits;
         commits.sort_by(|a, b| b.cmp(a));
-        let old = commits.into_iter().skip(keep).filter(|(_, id, _)| !held.contains(id));
         let mut forgotten = 0;
-        for (_, _, name) in old.chain(hints) {
+        for (_, _, name) in commits.into_iter().skip(keep).filter(|(_, id, _)| !held.contains(id)) {
             git.find_reference(&name).and_then(|mut reference| reference.delete()).map_err(broken)?;
             forgotten += 1;
         }
@@ -464,6 +448,19 @@ impl Mirror {
     fn corrupt(&self, why: impl Into<String>) -> GitError {
         self.suspect.store(true, Ordering::Relaxed);
         GitError::Corrupt { repo: self.repo.clone(), why: why.into() }
+    }
+}
+
+/// A git that was killed, by us or with the machine, leaves its lock files, and every later
+/// git would wait for their owner. We are the only one at work in this mirror, so they have none.
+fn sweep_locks(folder: &Path) {
+    for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = file.path();
+        if path.extension().is_some_and(|extension| extension == "lock") {
+            let _ = std::fs::remove_file(&path);
+        } else if file.file_type().is_ok_and(|kind| kind.is_dir()) && !path.ends_with("objects") {
+            sweep_locks(&path);
+        }
     }
 }
 

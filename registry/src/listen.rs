@@ -1,0 +1,241 @@
+//! HTTP listeners hardened against clients that only hold on.
+//!
+//! A client can take connections, send a request head a byte at a time, or stop reading in the
+//! middle of an answer. Connections are therefore counted, in all and per address, a head has to
+//! arrive in time, and a connection on which nothing moves is cut.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, TcpListener},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::Router;
+use axum_server::{
+    Handle,
+    accept::Accept,
+    tls_rustls::{RustlsAcceptor, RustlsConfig},
+};
+use futures_util::{
+    FutureExt, TryFutureExt,
+    future::{BoxFuture, Ready, ready},
+};
+use hyper_util::rt::TokioTimer;
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, Sleep, sleep_until},
+};
+use tokio_util::either::Either;
+
+use crate::config::Limits;
+
+/// An honest client has few requests at once; more streams are somebody's attempt to hold memory.
+const STREAMS_PER_CONNECTION: u32 = 64;
+
+/// Serves any router until `shutdown`, then lets running answers end for a bounded time. Without `tls` it
+/// speaks plain HTTP, for a listener that only this machine reaches.
+pub async fn serve_app(
+    listener: TcpListener,
+    router: Router,
+    tls: Option<Arc<ServerConfig>>,
+    limits: Limits,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let handle = Handle::new();
+    let door = Door::new(tls, &limits);
+    let mut server = axum_server::from_tcp(listener)?.acceptor(door).handle(handle.clone());
+    let http = server.http_builder();
+    http.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_time);
+    http.http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(limits.header_time)
+        .keep_alive_timeout(limits.header_time)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION);
+    let serving = server.serve(router.into_make_service());
+    tokio::pin!(serving);
+    tokio::select! {
+        ended = &mut serving => return ended,
+        () = shutdown => {}
+    }
+    handle.graceful_shutdown(Some(limits.shutdown_time));
+    serving.await
+}
+
+/// The way in: counted first, so that a handshake already costs its client a place.
+#[derive(Clone)]
+enum Door {
+    Tls(RustlsAcceptor<Counted>),
+    Plain(Counted),
+}
+
+impl Door {
+    fn new(tls: Option<Arc<ServerConfig>>, limits: &Limits) -> Self {
+        let counted = Counted::new(limits);
+        let Some(tls) = tls else { return Door::Plain(counted) };
+        let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls));
+        Door::Tls(acceptor.handshake_timeout(limits.header_time).acceptor(counted))
+    }
+}
+
+impl<S: Send + 'static> Accept<TcpStream, S> for Door {
+    type Stream = Either<<RustlsAcceptor<Counted> as Accept<TcpStream, S>>::Stream, Watched>;
+    type Service = S;
+    type Future = BoxFuture<'static, io::Result<(Self::Stream, S)>>;
+
+    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        match self {
+            Door::Tls(door) => {
+                door.accept(stream, service).map_ok(|(io, service)| (Either::Left(io), service)).boxed()
+            }
+            Door::Plain(door) => {
+                door.accept(stream, service).map_ok(|(io, service)| (Either::Right(io), service)).boxed()
+            }
+        }
+    }
+}
+
+/// Lets connections in as long as there is room, and closes the others at once.
+#[derive(Clone)]
+struct Counted {
+    open: Arc<Mutex<Open>>,
+    most: usize,
+    most_per_address: usize,
+    idle: Duration,
+}
+
+#[derive(Default)]
+struct Open {
+    all: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+impl Counted {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            open: Arc::default(),
+            most: limits.connections,
+            most_per_address: limits.connections_per_address,
+            idle: limits.idle_time,
+        }
+    }
+
+    fn enter(&self, address: IpAddr) -> io::Result<Place> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = open.by_address.get(&address).copied().unwrap_or(0);
+        if open.all >= self.most || here >= self.most_per_address {
+            return Err(io::Error::other("too many connections"));
+        }
+        open.all += 1;
+        open.by_address.insert(address, here + 1);
+        Ok(Place { open: self.open.clone(), address })
+    }
+
+    fn admit(&self, stream: TcpStream) -> io::Result<Watched> {
+        let place = self.enter(stream.peer_addr()?.ip().to_canonical())?;
+        // Small answers must not wait for the acknowledgement of the ones before them.
+        stream.set_nodelay(true)?;
+        let deadline = Box::pin(sleep_until(Instant::now() + self.idle));
+        Ok(Watched { stream, idle: self.idle, moved: Instant::now(), deadline, _place: place })
+    }
+}
+
+impl<S> Accept<TcpStream, S> for Counted {
+    type Stream = Watched;
+    type Service = S;
+    type Future = Ready<io::Result<(Watched, S)>>;
+
+    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        ready(self.admit(stream).map(|stream| (stream, service)))
+    }
+}
+
+/// One connection's place among all.
+struct Place {
+    open: Arc<Mutex<Open>>,
+    address: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.all -= 1;
+        if let Some(here) = open.by_address.get_mut(&self.address) {
+            *here -= 1;
+            if *here == 0 {
+                open.by_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// A connection that ends with an error when nothing moves on it, in either direction, for too long.
+struct Watched {
+    stream: TcpStream,
+    idle: Duration,
+    moved: Instant,
+    deadline: Pin<Box<Sleep>>,
+    _place: Place,
+}
+
+impl Watched {
+    /// Bytes that move only note the time; the timer is set anew when it goes off too early.
+    fn watch<T>(&mut self, cx: &mut Context<'_>, moved: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if moved.is_ready() {
+            self.moved = Instant::now();
+            return moved;
+        }
+        while self.deadline.as_mut().poll(cx).is_ready() {
+            let end = self.moved + self.idle;
+            if end <= Instant::now() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            self.deadline.as_mut().reset(end);
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        this.watch(cx, read)
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.watch(cx, written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.watch(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}

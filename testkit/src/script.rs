@@ -1,0 +1,168 @@
+//! Steps that are played instead of run, so that everything around them is tested without
+//! an engine. What they publish is a real image in a real registry.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex},
+};
+
+use mergeyard_plan::action::{Action, ImageAction};
+use mergeyard_run::{
+    executor::{Play, StepContext, StepJob, StepOutcome},
+    registry_client::{RegistryAccess, RegistryClient},
+};
+use mergeyard_server::store::Fuse;
+use mergeyard_types::{Digest, ImageRef};
+use serde_json::json;
+use sha2::Digest as _;
+use tokio::sync::Notify;
+
+/// How a step of one image goes the next time.
+#[derive(Debug, Clone)]
+pub enum Act {
+    Publish,
+    /// The user's files are wrong.
+    Fail(&'static str),
+    /// Nobody's fault, and worth another try.
+    Stumble(&'static str),
+    /// Works until somebody stops it.
+    Hang,
+    Panic,
+}
+
+/// What the steps do. Unless told otherwise, they publish.
+#[derive(Default)]
+pub struct Script {
+    acts: Mutex<BTreeMap<String, VecDeque<Act>>>,
+    played: Mutex<Vec<String>>,
+    /// Rings when a step has begun to hang.
+    pub hanging: Notify,
+}
+
+impl Script {
+    /// The next step that publishes `image` goes like this; may be said several times.
+    pub fn next(&self, image: &str, act: Act) {
+        self.acts.lock().unwrap().entry(image.to_owned()).or_default().push_back(act);
+    }
+
+    /// What was really done, in order.
+    pub fn played(&self) -> Vec<String> {
+        self.played.lock().unwrap().clone()
+    }
+
+    fn take(&self, image: &str) -> Act {
+        let mut acts = self.acts.lock().unwrap();
+        acts.get_mut(image).and_then(VecDeque::pop_front).unwrap_or(Act::Publish)
+    }
+
+    fn note(&self, line: String) {
+        self.played.lock().unwrap().push(line);
+    }
+}
+
+/// The script as one server sees it: it dies with the server's fuse.
+pub struct Stage {
+    pub script: Arc<Script>,
+    pub registry: RegistryAccess,
+    pub fuse: Arc<Fuse>,
+}
+
+impl Play for Stage {
+    fn play(
+        &self,
+        job: StepJob,
+        cx: StepContext,
+    ) -> std::pin::Pin<Box<dyn Future<Output = StepOutcome> + Send + 'static>> {
+        let stage = Stage { script: self.script.clone(), registry: self.registry.clone(), fuse: self.fuse.clone() };
+        Box::pin(async move { stage.perform(job, cx).await })
+    }
+}
+
+impl Stage {
+    async fn perform(self, job: StepJob, cx: StepContext) -> StepOutcome {
+        let Action::Image(action) = &job.action;
+        let image = format!("{}:{}", action.name, action.version);
+        cx.log.note(&format!("playing {image}")).await;
+        match self.script.take(action.name.as_str()) {
+            Act::Publish => self.publish(action).await,
+            Act::Fail(message) => StepOutcome::Failure { message: message.to_owned() },
+            Act::Stumble(message) => StepOutcome::Error { message: message.to_owned(), retry: true },
+            Act::Panic => panic!("the script says so"),
+            Act::Hang => {
+                self.script.note(format!("hang {image}"));
+                self.script.hanging.notify_one();
+                cx.cancel.cancelled().await;
+                StepOutcome::Cancelled
+            }
+        }
+    }
+
+    /// As the real action does: what is published from the same tree is not published again.
+    async fn publish(&self, action: &ImageAction) -> StepOutcome {
+        let client = RegistryClient::new(self.registry.clone()).expect("the test registry's access is right");
+        let published = client.published(&action.name, &action.version).await.expect("the test registry answers");
+        let digest = match published {
+            Some(image) if image.labels.get("dev.mergeyard.tree") == Some(&action.tree.to_string()) => image.digest,
+            Some(_) => {
+                let message = format!("{}:{} is already published from other files", action.name, action.version);
+                return StepOutcome::Failure { message };
+            }
+            None => {
+                let digest = push(&self.registry, action).await;
+                self.script.note(format!("publish {}:{} from tree {}", action.name, action.version, action.tree.short()));
+                self.fuse.burn().await;
+                digest
+            }
+        };
+        let image = ImageRef::tagged(self.registry.host.clone(), action.name.clone(), action.version.clone());
+        let outputs = [("image", image.to_string()), ("digest", digest.to_string())];
+        StepOutcome::Success { outputs: outputs.map(|(key, value)| (key.to_owned(), value)).into() }
+    }
+}
+
+/// Pushes the smallest image there can be, made from the tree alone: equal trees, equal digests.
+async fn push(registry: &RegistryAccess, action: &ImageAction) -> Digest {
+    let name = &action.name;
+    let layer = action.tree.to_string().into_bytes();
+    let layer_digest = digest_of(&layer);
+    let config = json!({
+        "architecture": "amd64", "os": "linux",
+        "config": { "Labels": { "dev.mergeyard.tree": action.tree } },
+        "rootfs": { "type": "layers", "diff_ids": [layer_digest] },
+    })
+    .to_string()
+    .into_bytes();
+    let config_digest = digest_of(&config);
+    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": MANIFEST,
+        "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config_digest, "size": config.len() },
+        "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer_digest, "size": layer.len() }],
+    })
+    .to_string()
+    .into_bytes();
+    let digest = digest_of(&manifest);
+    let ca = registry.ca_pem.as_deref().expect("the test registry has an authority of its own");
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only([reqwest::Certificate::from_pem(ca).expect("a certificate")])
+        .build()
+        .expect("a client");
+    let base = format!("https://{}/v2/{name}", registry.host);
+    let login = |request: reqwest::RequestBuilder| {
+        request.basic_auth(&registry.username, Some(registry.password.expose()))
+    };
+    for (digest, blob) in [(layer_digest, layer), (config_digest, config)] {
+        let upload = login(client.post(format!("{base}/blobs/uploads/?digest={digest}")).body(blob));
+        let answer = upload.send().await.expect("the registry answers");
+        assert_eq!(answer.status(), 201, "blob {digest}");
+    }
+    let put = client.put(format!("{base}/manifests/{}", action.version)).header("Content-Type", MANIFEST).body(manifest);
+    let answer = login(put).send().await.expect("the registry answers");
+    assert_eq!(answer.status(), 201, "manifest {name}:{}", action.version);
+    digest
+}
+
+fn digest_of(bytes: &[u8]) -> Digest {
+    Digest::Sha256(sha2::Sha256::digest(bytes).into())
+}
