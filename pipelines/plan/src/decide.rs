@@ -81,7 +81,10 @@ pub struct Candidate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Published {
     Nothing,
-    Image { digest: Digest, tree: Option<TreeId> },
+    Image {
+        digest: Digest,
+        tree: Option<TreeId>,
+    },
     /// The registry did not answer; the step will ask again.
     Unknown,
 }
@@ -140,7 +143,8 @@ pub struct PlannedStep {
 
 /// Whether this event is a commit to act on. The error is the reason, for a person.
 pub fn change<'a>(event: &Event, policies: &'a Policies, identity: &Identity) -> Result<Change<'a>, String> {
-    let repository = event.repository().ok_or_else(|| format!("event `{}` names no repository", event.name()))?;
+    let repository =
+        event.repository().ok_or_else(|| format!("event `{}` names no repository", event.name()))?;
     let (policy, known_as) = policy(repository, policies, identity)?;
     let change = match event {
         Event::PullRequestClosed(pull) => merged(pull, policy, known_as)?,
@@ -151,7 +155,9 @@ pub fn change<'a>(event: &Event, policies: &'a Policies, identity: &Identity) ->
         Event::Other { event, action: Some(action), .. } => {
             return Err(format!("event `{event}` with action `{action}` starts nothing here"));
         }
-        Event::Other { event, action: None, .. } => return Err(format!("event `{event}` starts nothing here")),
+        Event::Other { event, action: None, .. } => {
+            return Err(format!("event `{event}` starts nothing here"));
+        }
     };
     if !policy.branch_counts(&change.branch) {
         return Err(format!(
@@ -177,7 +183,9 @@ fn policy<'a>(
     // Only who comes by the name alone could be taken for the one that had it before.
     let holder = identity.id_of_name.filter(|_| followed.is_none());
     let (policy, known_as) = followed.or_else(|| found(name)).ok_or_else(|| {
-        format!("repository {name} is not configured; add `[[repo]]` with `name = \"{name}\"` to mergeyard.toml")
+        format!(
+            "repository {name} is not configured; add `[[repo]]` with `name = \"{name}\"` to mergeyard.toml"
+        )
     })?;
     match (repository.id, policy.id.or(holder)) {
         (Some(id), Some(known)) if known != id => Err(format!(
@@ -211,7 +219,8 @@ fn merged<'a>(pull: &PullRequest, policy: &'a Policy, known_as: RepoName) -> Res
 }
 
 fn pushed<'a>(push: &Push, policy: &'a Policy, known_as: RepoName) -> Result<Change<'a>, String> {
-    let branch = push.git_ref.branch_name().ok_or_else(|| format!("`{}` is not a branch", push.git_ref))?.to_owned();
+    let branch =
+        push.git_ref.branch_name().ok_or_else(|| format!("`{}` is not a branch", push.git_ref))?.to_owned();
     let commit = push.after.ok_or_else(|| format!("`{}` was deleted", push.git_ref))?;
     if push.forge == Forge::Github {
         return Err(format!(
@@ -333,7 +342,8 @@ fn workflow(
     earlier: Option<&Candidate>,
 ) -> PlannedWorkflow {
     let axis = Some(candidate.folder.clone()).filter(|folder| !folder.is_empty());
-    let finished = |verdict| PlannedWorkflow { name: name.to_owned(), axis: axis.clone(), verdict, steps: vec![] };
+    let finished =
+        |verdict| PlannedWorkflow { name: name.to_owned(), axis: axis.clone(), verdict, steps: vec![] };
     let service = match &candidate.service {
         Ok(service) => service,
         Err(finding) => return finished(Verdict::Refuse(finding.to_string())),
@@ -370,7 +380,12 @@ fn workflow(
         retry: step.retry,
         serial: Some(format!("image/{image}")),
     });
-    PlannedWorkflow { name: name.to_owned(), axis: axis.clone(), verdict: Verdict::Run, steps: steps.collect() }
+    PlannedWorkflow {
+        name: name.to_owned(),
+        axis: axis.clone(),
+        verdict: Verdict::Run,
+        steps: steps.collect(),
+    }
 }
 
 /// Said by the planner, and by the step when it finds the same at the last moment.
@@ -380,6 +395,7 @@ pub fn unchanged(image: &ImageName, version: &Version, digest: &Digest) -> Strin
 
 /// The sentence that says what to bump.
 pub fn already_published(image: &ImageName, version: &Version, tree: Option<&TreeId>, spec: &str) -> String {
-    let from = tree.map_or_else(|| "other files".to_owned(), |tree| format!("other files (tree {})", tree.short()));
+    let from =
+        tree.map_or_else(|| "other files".to_owned(), |tree| format!("other files (tree {})", tree.short()));
     format!("{image}:{version} is already published from {from}; raise service.version in {spec}")
 }

@@ -46,9 +46,8 @@ pub enum Uses {
 impl Pipeline {
     pub fn parse(file: &str, text: &str) -> Result<Self, Finding> {
         serde_saphyr::from_str(text).map_err(|error| {
-            let (line, column) = error
-                .location()
-                .map_or((0, 0), |at| (at.line() as usize, at.column() as usize));
+            let (line, column) =
+                error.location().map_or((0, 0), |at| (at.line() as usize, at.column() as usize));
             Finding::error(file, "pipeline-yaml", error.to_string()).at(line, column)
         })
     }
@@ -61,7 +60,8 @@ fn default_timeout() -> Duration {
 /// `90s`, `30m`, `2h`.
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let wrong = || D::Error::custom(format!("`{text}` is not a duration: write a number and s, m or h, such as 30m"));
+    let wrong =
+        || D::Error::custom(format!("`{text}` is not a duration: write a number and s, m or h, such as 30m"));
     let unit = text.chars().last().ok_or_else(wrong)?;
     let seconds = match unit {
         's' => 1,
@@ -97,7 +97,8 @@ mod tests {
     #[test]
     fn durations_have_a_unit() {
         for bad in ["30", "m", "", "-3m", "3d", "99999999999999999999h"] {
-            let text = format!("when: {{event: [push]}}\nsteps: [{{name: a, uses: image, timeout: '{bad}'}}]\n");
+            let text =
+                format!("when: {{event: [push]}}\nsteps: [{{name: a, uses: image, timeout: '{bad}'}}]\n");
             assert!(Pipeline::parse("image.yml", &text).is_err(), "{bad:?} was taken for a duration");
         }
     }

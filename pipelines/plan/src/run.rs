@@ -62,23 +62,41 @@ pub struct Step {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
-    Started { step: StepId },
-    Finished { step: StepId, outcome: Outcome },
+    Started {
+        step: StepId,
+    },
+    Finished {
+        step: StepId,
+        outcome: Outcome,
+    },
     /// Whoever ran the step is gone without a word.
-    Lost { step: StepId },
+    Lost {
+        step: StepId,
+    },
     /// Whoever ran the step has to go, and said so; somebody else starts it again.
-    HandedOver { step: StepId },
-    Cancel { why: String },
+    HandedOver {
+        step: StepId,
+    },
+    Cancel {
+        why: String,
+    },
 }
 
 /// How one attempt of a step ended. Messages are one line, for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    Success { outputs: BTreeMap<String, String> },
+    Success {
+        outputs: BTreeMap<String, String>,
+    },
     /// The user's files or code said no.
-    Failure { message: String },
+    Failure {
+        message: String,
+    },
     /// We or the infrastructure could not; `retry` when trying again may help.
-    Error { message: String, retry: bool },
+    Error {
+        message: String,
+        retry: bool,
+    },
     Cancelled,
 }
 
@@ -122,7 +140,8 @@ impl Run {
             workflow.settle();
         }
         self.settle();
-        let finished = |(workflow, before): &(&Workflow, State)| workflow.state.is_final() && !before.is_final();
+        let finished =
+            |(workflow, before): &(&Workflow, State)| workflow.state.is_final() && !before.is_final();
         self.workflows
             .iter()
             .zip(before)
@@ -257,7 +276,10 @@ impl Step {
     fn lose(&mut self, cancel: Option<&str>, now: Timestamp) {
         self.crashes += 1;
         if cancel.is_none() && self.crashes >= MOST_CRASHES {
-            let why = format!("the server died {} times while running this step, so it is not run again", self.crashes);
+            let why = format!(
+                "the server died {} times while running this step, so it is not run again",
+                self.crashes
+            );
             self.end(State::Error, Some(why), now);
         } else {
             self.again(cancel, now);

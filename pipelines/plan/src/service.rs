@@ -25,7 +25,8 @@ impl Service {
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, Finding> {
         const SHAPE: &str = r#"write `{"service":{"name":"apache","version":"0.4.0"}}`"#;
         if bytes.len() > LARGEST_SPEC {
-            let message = format!("{} bytes are more than the {LARGEST_SPEC} a spec.json may have", bytes.len());
+            let message =
+                format!("{} bytes are more than the {LARGEST_SPEC} a spec.json may have", bytes.len());
             return Err(Finding::error(file, "spec-too-large", message));
         }
         let text = std::str::from_utf8(bytes).map_err(|error| {
@@ -135,7 +136,11 @@ mod tests {
             (r#"{"service":{"name":"apache"}}"#, "spec-json", "missing field `version`"),
             (r#"{"service":{"name":"apache","version":4}}"#, "spec-json", "`service.version`"),
             (r#"{"service":{"name":"a","name":"b","version":"1"}}"#, "spec-json", "duplicate field `name`"),
-            (r#"{"service":{"name":"a","version":"1"},"service":1}"#, "spec-json", "duplicate field `service`"),
+            (
+                r#"{"service":{"name":"a","version":"1"},"service":1}"#,
+                "spec-json",
+                "duplicate field `service`",
+            ),
             (r#"{"x":1,"x":2,"service":{"name":"a","version":"1"}}"#, "spec-json", "duplicate key `x`"),
             (r#"{"service":{"name":"../x","version":"1"}}"#, "spec-json", "image name"),
             (r#"{"service":{"name":"Apache","version":"1"}}"#, "spec-json", "image name"),

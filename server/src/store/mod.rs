@@ -98,6 +98,16 @@ impl Store {
         self.fuse.burn().await;
     }
 
+    /// How many moments there have been.
+    pub fn moments(&self) -> u64 {
+        self.fuse.moments()
+    }
+
+    /// Returns once the fuse is out: the process of this store is dead.
+    pub async fn burnt_out(&self) {
+        self.fuse.burnt_out().await;
+    }
+
     async fn begin(&self) -> Result<Tx, StoreError> {
         self.fuse.gate().await;
         let inner = self.writer.begin_with("BEGIN IMMEDIATE").await?;

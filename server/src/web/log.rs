@@ -1,6 +1,6 @@
 //! A step's log, read in pieces: nobody ever holds all of it.
 
-use std::{collections::VecDeque, io};
+use std::io;
 
 use mergeyard_run::log::{LogLine, Stream};
 use mergeyard_types::{RunId, StepId, Timestamp};
@@ -21,8 +21,8 @@ const LONGEST_LINE: usize = 1024 * 1024;
 /// What a page shows of a log: its end, where the news is.
 const TAIL_LINES: usize = 2000;
 
-/// Read on behind the place a page begins at, so that a step which writes faster than it
-/// is read cannot keep a page from being finished.
+/// What is read for a page at the most, so that a step which writes faster than it is read
+/// cannot keep its page from being finished.
 const MOST_PIECES: usize = 16;
 
 /// One step's log.
@@ -67,35 +67,46 @@ impl StepLog {
     /// The last lines, from about `bytes` before the end.
     pub(super) async fn tail(&self, bytes: u64, started: Timestamp) -> io::Result<Excerpt> {
         let start = self.last_piece().await?.saturating_sub(bytes);
-        self.excerpt(start, MOST_PIECES, started).await
+        let mut part = self.part(start, MOST_PIECES).await?;
+        let surplus = part.lines.len().saturating_sub(TAIL_LINES);
+        part.lines.drain(..surplus);
+        self.excerpt(part, start > 0 || surplus > 0, started).await
     }
 
     /// The lines around the one that ends at `at`.
     pub(super) async fn around(&self, at: u64, started: Timestamp) -> io::Result<Excerpt> {
-        self.excerpt(at.saturating_sub(PIECE as u64 / 2), 1, started).await
+        let start = at.min(i64::MAX as u64).saturating_sub(PIECE as u64 / 2);
+        let mut part = self.part(start, 1).await?;
+        let place = part.lines.partition_point(|(end, _)| *end < at);
+        let surplus = place.saturating_sub(TAIL_LINES / 2);
+        part.lines.drain(..surplus);
+        part.lines.truncate(TAIL_LINES);
+        part.next = part.lines.last().map_or(part.next, |(end, _)| *end);
+        self.excerpt(part, start > 0 || surplus > 0, started).await
     }
 
-    async fn excerpt(&self, start: u64, pieces: usize, started: Timestamp) -> io::Result<Excerpt> {
-        let mut next = start;
-        let mut earlier = start > 0;
-        let mut torn = earlier;
-        let mut lines = VecDeque::new();
+    /// Some pieces in one.
+    async fn part(&self, start: u64, pieces: usize) -> io::Result<Piece> {
+        let mut part = Piece { lines: Vec::new(), next: start };
         for _ in 0..pieces {
-            let piece = self.piece(next).await?;
-            if piece.next == next {
+            let piece = self.piece(part.next).await?;
+            if piece.next == part.next {
                 break;
             }
-            next = piece.next;
-            // An offset in the middle cuts a line, and half a line is not shown.
-            lines.extend(piece.lines.into_iter().skip(usize::from(std::mem::take(&mut torn))));
-            while lines.len() > TAIL_LINES {
-                earlier = true;
-                lines.pop_front();
-            }
+            part.next = piece.next;
+            part.lines.extend(piece.lines);
         }
-        let later = self.piece(next).await?.next > next;
-        let lines = lines.into_iter().map(|(end, line)| Shown::new(end, line, started)).collect();
-        Ok(Excerpt { lines, earlier, later, next })
+        // An offset in the middle cuts a line, and half a line is not shown.
+        if start > 0 && !part.lines.is_empty() {
+            part.lines.remove(0);
+        }
+        Ok(part)
+    }
+
+    async fn excerpt(&self, part: Piece, earlier: bool, started: Timestamp) -> io::Result<Excerpt> {
+        let later = self.goes_on(part.next).await?;
+        let lines = part.lines.into_iter().map(|(end, line)| Shown::new(end, line, started)).collect();
+        Ok(Excerpt { lines, earlier, later, next: part.next })
     }
 
     /// Where the last piece begins, found by halving: a look at any place says whether

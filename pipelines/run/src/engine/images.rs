@@ -1,6 +1,10 @@
 //! Images between the engine and registries, and sweeping up what a crash left.
 
-use std::{collections::HashMap, collections::HashSet, path::PathBuf};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    time::Duration,
+};
 
 use bollard::{
     errors::Error,
@@ -10,13 +14,16 @@ use bollard::{
     },
 };
 use futures_util::StreamExt;
-use mergeyard_types::{ImageRef, StepId};
+use mergeyard_types::{ImageRef, StepId, Timestamp};
 
 use super::{BaseCredentials, Engine, EngineError, RegistryCredentials, docker_credentials};
 use crate::{StepFault, base_images::registry_of, log::LogSink};
 
 /// On every container of a step: which step it belongs to.
 pub(crate) const STEP_LABEL: &str = "mergeyard.step";
+
+/// A younger image without a name may be one that a builder is about to name.
+const SETTLED: Duration = Duration::from_secs(600);
 
 /// On every image built here.
 pub(crate) const TREE_LABEL: &str = "dev.mergeyard.tree";
@@ -127,7 +134,7 @@ impl Engine {
         let options = ListImagesOptionsBuilder::new().filters(&ours).build();
         let images = self.checked("list images", docker.list_images(Some(options)).await).await?;
         let mut removed = 0;
-        for image in images {
+        for image in images.into_iter().filter(|image| is_settled(image.created, Timestamp::now())) {
             match docker
                 .remove_image(&image.id, None::<bollard::query_parameters::RemoveImageOptions>, None)
                 .await
@@ -142,6 +149,11 @@ impl Engine {
         }
         Ok(removed)
     }
+}
+
+/// `created` is in seconds, as the engine says it.
+fn is_settled(created: i64, now: Timestamp) -> bool {
+    now.since(Timestamp(created.saturating_mul(1000))) > SETTLED
 }
 
 /// The name and the tag or digest, as the engine's pull wants them.
@@ -159,6 +171,13 @@ fn split_reference(image: &str) -> (&str, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_that_was_just_made_is_nobodys_leftover() {
+        let now = Timestamp(1_700_000_600_000);
+        assert!(is_settled(1_699_999_000, now));
+        assert!(!is_settled(1_700_000_599, now) && !is_settled(1_700_009_000, now));
+    }
 
     #[test]
     fn references_split_as_the_engine_pulls_them() {

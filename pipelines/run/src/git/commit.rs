@@ -6,7 +6,7 @@ use git2::{ErrorCode, ObjectType, Oid, Repository, Tree, TreeEntry};
 use mergeyard_types::{CommitSha, Timestamp, TreeId};
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, GitError, GitLimits, Mirror, blocking};
+use super::{Context, GitError, GitLimits, blocking, mirror::Mirror};
 
 /// Deeper folders are refused: it protects the stack and the length of paths.
 const MAX_DEPTH: usize = 128;
@@ -43,10 +43,7 @@ pub enum Entry {
 
 impl Commit {
     pub(super) fn new(mirror: &Arc<Mirror>, sha: CommitSha, limits: Arc<GitLimits>) -> Self {
-        let sha = Arc::new(sha);
-        let mut held = mirror.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        held.retain(|commit| commit.strong_count() > 0);
-        held.push(Arc::downgrade(&sha));
+        let sha = mirror.hold(sha);
         Self { sha, mirror: Arc::clone(mirror), limits }
     }
 

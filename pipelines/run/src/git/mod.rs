@@ -6,23 +6,21 @@
 //! can be executed or followed: not a hook, a filter, a submodule or a symbolic link.
 
 mod commit;
+mod complaint;
 mod context;
 mod error;
 mod ignore;
+mod mirror;
 mod program;
 mod remote;
 
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use git2::Oid;
 use mergeyard_types::{CommitSha, GitRef, RepoName};
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +30,8 @@ pub use error::GitError;
 pub use remote::{Remote, RemoteUrl, RemoteUrlError};
 
 use crate::keyed_lock::KeyedLock;
-use commit::oid;
+use complaint::{Complaint, last_line};
+use mirror::Mirror;
 use program::{Ended, GitProgram};
 
 /// What one repository may cost. All of it is configuration.
@@ -70,17 +69,6 @@ pub struct GitCache {
     mirrors: Mutex<HashMap<RepoName, Arc<Mirror>>>,
 }
 
-/// What this process knows about one mirror beyond what is on the disk.
-#[derive(Debug)]
-struct Mirror {
-    path: PathBuf,
-    repo: RepoName,
-    /// Something in it could not be read; the next fetch begins with an empty one.
-    suspect: AtomicBool,
-    /// The commits somebody holds: they are not pruned.
-    held: Mutex<Vec<Weak<CommitSha>>>,
-}
-
 impl GitCache {
     pub fn new(root: PathBuf, limits: GitLimits) -> Result<Self, GitError> {
         let program = GitProgram::new(&root).map_err(|e| local(&root, &e))?;
@@ -116,7 +104,7 @@ impl GitCache {
             match fetch.run().await {
                 Err(GitError::Corrupt { why, .. }) => {
                     tracing::warn!(%repo, why, "damaged mirror thrown away, fetching anew");
-                    mirror.suspect.store(true, Ordering::Relaxed);
+                    mirror.suspect();
                     fetch.run().await
                 }
                 done => done,
@@ -157,12 +145,7 @@ impl GitCache {
         let fresh = || {
             // `%` cannot stand in a repository's name, so no two names share a folder.
             let path = self.root.join(format!("{}.git", repo.as_str().replace('/', "%")));
-            Arc::new(Mirror {
-                path,
-                repo: repo.clone(),
-                suspect: AtomicBool::new(false),
-                held: Mutex::default(),
-            })
+            Arc::new(Mirror::new(path, repo.clone()))
         };
         Arc::clone(mirrors.entry(repo.clone()).or_insert_with(fresh))
     }
@@ -241,72 +224,26 @@ impl Fetch<'_> {
         }
     }
 
-    /// Sorts git's complaint. Its words are stable under `LC_ALL=C`; what is not known is a network fault.
     fn why(&self, said: &str) -> Result<Offered, GitError> {
-        let repo = self.mirror.repo.clone();
-        let why = last_line(said);
-        let any = |words: &[&str]| words.iter().any(|word| said.contains(word));
-        if any(&[
-            "not our ref",
-            "unadvertised object",
-            "find remote ref",
-            "no such remote ref",
-            "does not support shallow",
-        ]) {
-            return Ok(Offered::No);
-        }
-        Err(if any(&["File too large", "File size limit"]) {
-            self.limit()
-        } else if any(&[
-            "error: 301",
-            "error: 302",
-            "error: 303",
-            "error: 307",
-            "error: 308",
-            "unable to update url base from redirection",
-        ]) {
-            GitError::Refused(format!(
-                "{} redirects elsewhere; redirects are not followed because the credential would follow too: configure the new address as `clone_url`",
-                self.remote.url
-            ))
-        } else if any(&[
-            "SSL certificate problem",
-            "server certificate verification failed",
-            "SSL: no alternative certificate",
-        ]) {
-            GitError::Refused(format!("{} does not prove who it is: {why}", self.remote.url))
-        } else if any(&[
-            "Authentication failed",
-            "could not read Username",
-            "error: 401",
-            "error: 403",
-            "terminal prompts disabled",
-            "Permission denied",
-            "Host key verification failed",
-        ]) {
-            GitError::Auth { repo, why }
-        } else if any(&["not found", "does not exist", "does not appear to be a git repository"]) {
-            GitError::Auth { repo, why: format!("the repository was not found ({why})") }
-        } else if any(&[
-            "bad object refs/mergeyard",
-            "object file",
-            "is corrupt",
-            "inflate:",
-            "pack has bad object",
-            "shallow file has changed",
-            "missing blob",
-            "missing tree",
-            "missing commit",
-            "unable to read tree",
-            "not a git repository: '.'",
-        ]) {
-            GitError::Corrupt { repo, why }
-        } else if any(&["No space left", "unable to create temporary", "Permission denied"]) {
-            GitError::Local(format!("cannot write the mirror {}: {why}", self.mirror.path.display()))
-        } else if any(&["Operation too slow"]) {
-            GitError::Timeout { repo, after: Duration::from_secs(20) }
-        } else {
-            GitError::Network { repo, why }
+        let (repo, why) = (self.mirror.repo.clone(), last_line(said));
+        let url = &self.remote.url;
+        Err(match Complaint::read(said) {
+            Complaint::NoSuchThing => return Ok(Offered::No),
+            Complaint::TooLarge => self.limit(),
+            Complaint::Redirect => GitError::Refused(format!(
+                "{url} redirects elsewhere; redirects are not followed because the credential would follow too: configure the new address as `clone_url`"
+            )),
+            Complaint::Certificate => GitError::Refused(format!("{url} does not prove who it is: {why}")),
+            Complaint::Disk => {
+                GitError::Local(format!("cannot write the mirror {}: {why}", self.mirror.path.display()))
+            }
+            Complaint::NotAllowed => GitError::Auth { repo, why },
+            Complaint::NoRepository => {
+                GitError::Auth { repo, why: format!("the repository was not found ({why})") }
+            }
+            Complaint::Damage => GitError::Corrupt { repo, why },
+            Complaint::TooSlow => GitError::Timeout { repo, after: program::TOO_SLOW_FOR },
+            Complaint::Other => GitError::Network { repo, why },
         })
     }
 
@@ -337,153 +274,12 @@ enum Offered {
     No,
 }
 
-impl Mirror {
-    /// Is the commit here? Makes the mirror when there is none, and anew when it is broken.
-    fn open_or_init(&self, commit: CommitSha, _: &GitLimits) -> Result<bool, GitError> {
-        if self.suspect.swap(false, Ordering::Relaxed) && self.path.exists() {
-            std::fs::remove_dir_all(&self.path).map_err(|e| local(&self.path, &e))?;
-        }
-        self.sweep_partial_packs();
-        sweep_locks(&self.path);
-        if !self.path.exists() {
-            let mut options = git2::RepositoryInitOptions::new();
-            options.bare(true).external_template(false).initial_head("refs/heads/none");
-            git2::Repository::init_opts(&self.path, &options).map_err(|e| {
-                GitError::Local(format!("cannot make the mirror {}: {}", self.path.display(), e.message()))
-            })?;
-            return Ok(false);
-        }
-        let git = self.open()?;
-        match git.find_commit(oid(commit)).and_then(|found| found.tree().map(drop)) {
-            Ok(()) => self.keep(&git, commit).map(|()| true),
-            Err(e) if e.code() == git2::ErrorCode::NotFound => self.not_here(&git, commit),
-            Err(e) => Err(self.corrupt(e.message())),
-        }
-    }
-
-    /// After a fetch: the commit, counted against the limits before anybody relies on it.
-    fn open_fetched(&self, commit: CommitSha, limits: &GitLimits) -> Result<bool, GitError> {
-        let git = self.open()?;
-        let Ok(found) = git.find_commit(oid(commit)) else { return Ok(false) };
-        let tree = found.tree().map_err(|e| self.corrupt(e.message()))?;
-        if let Err(over) = commit::walk(self, &git, &tree, limits, &mut |_, _, _| Ok(())) {
-            self.forget(&git, commit);
-            return Err(over);
-        }
-        self.keep(&git, commit).map(|()| true)
-    }
-
-    fn open(&self) -> Result<git2::Repository, GitError> {
-        git2::Repository::open_bare(&self.path).map_err(|e| self.corrupt(e.message()))
-    }
-
-    /// A reference to an object that is missing means that the mirror lost it.
-    fn not_here(&self, git: &git2::Repository, commit: CommitSha) -> Result<bool, GitError> {
-        match git.find_reference(&kept_as(commit)) {
-            Ok(_) => Err(self.corrupt("a commit that was kept is missing")),
-            Err(_) => Ok(false),
-        }
-    }
-
-    fn keep(&self, git: &git2::Repository, commit: CommitSha) -> Result<(), GitError> {
-        let name = kept_as(commit);
-        if git.refname_to_id(&name).is_ok_and(|id| id == oid(commit)) {
-            return Ok(());
-        }
-        let kept = git.reference(&name, oid(commit), true, "");
-        kept.map(drop).map_err(|e| {
-            GitError::Local(format!("cannot keep commit {commit} of {}: {}", self.repo, e.message()))
-        })
-    }
-
-    fn forget(&self, git: &git2::Repository, commit: CommitSha) {
-        if let Ok(mut reference) = git.find_reference(&kept_as(commit)) {
-            let _ = reference.delete();
-        }
-        // What was fetched for it must not stay on the disk either.
-        self.suspect.store(true, Ordering::Relaxed);
-    }
-
-    fn forget_old(&self, keep: usize) -> Result<usize, GitError> {
-        if !self.path.exists() {
-            return Ok(0);
-        }
-        let git = self.open()?;
-        let held = self.held();
-        let broken = |e: git2::Error| self.corrupt(e.message());
-        let mut commits: Vec<(i64, Oid, String)> = Vec::new();
-        for name in git.references_glob("refs/mergeyard/commits/*").map_err(broken)?.names() {
-            let name = name.map_err(broken)?.to_owned();
-            let id = git.refname_to_id(&name).map_err(broken)?;
-            let when = git.find_commit(id).map_or(0, |commit| commit.time().seconds());
-            commits.push((when, id, name));
-        }
-        commits.sort_by(|a, b| b.cmp(a));
-        let mut forgotten = 0;
-        for (_, _, name) in commits.into_iter().skip(keep).filter(|(_, id, _)| !held.contains(id)) {
-            git.find_reference(&name).and_then(|mut reference| reference.delete()).map_err(broken)?;
-            forgotten += 1;
-        }
-        Ok(forgotten)
-    }
-
-    fn held(&self) -> Vec<Oid> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.retain(|commit| commit.strong_count() > 0);
-        held.iter().filter_map(Weak::upgrade).map(|commit| oid(*commit)).collect()
-    }
-
-    /// Half a pack is of no use to anybody, and git does not clean it up when it is stopped.
-    /// Returns the size of the largest.
-    fn sweep_partial_packs(&self) -> u64 {
-        let mut largest = 0;
-        let Ok(files) = std::fs::read_dir(self.path.join("objects/pack")) else { return 0 };
-        for file in files.flatten().filter(|file| file.file_name().to_string_lossy().starts_with("tmp_")) {
-            largest = largest.max(file.metadata().map_or(0, |data| data.len()));
-            let _ = std::fs::remove_file(file.path());
-        }
-        largest
-    }
-
-    fn corrupt(&self, why: impl Into<String>) -> GitError {
-        self.suspect.store(true, Ordering::Relaxed);
-        GitError::Corrupt { repo: self.repo.clone(), why: why.into() }
-    }
-}
-
-/// A git that was killed, by us or with the machine, leaves its lock files, and every later
-/// git would wait for their owner. We are the only one at work in this mirror, so they have none.
-fn sweep_locks(folder: &Path) {
-    for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = file.path();
-        if path.extension().is_some_and(|extension| extension == "lock") {
-            let _ = std::fs::remove_file(&path);
-        } else if file.file_type().is_ok_and(|kind| kind.is_dir()) && !path.ends_with("objects") {
-            sweep_locks(&path);
-        }
-    }
-}
-
-fn kept_as(commit: CommitSha) -> String {
-    format!("refs/mergeyard/commits/{commit}")
-}
-
 fn local(path: &Path, error: &std::io::Error) -> GitError {
     GitError::Local(format!("cannot use {}: {error}", path.display()))
 }
 
 fn no_program(error: &std::io::Error) -> GitError {
     GitError::Local(format!("cannot run the git program: {error}; install git"))
-}
-
-/// Of what git said, the line that says why: the last `fatal` or `error`, else the last.
-fn last_line(said: &str) -> String {
-    let marked = said.lines().rev().find(|line| line.starts_with("fatal:") || line.starts_with("error:"));
-    let remote = said.lines().find(|line| line.starts_with("remote: ") && line.len() > 8);
-    let line = marked.or_else(|| said.lines().next_back()).unwrap_or("git ended without a word");
-    let line = line.trim_start_matches("fatal: ").trim_start_matches("error: ");
-    let whole = remote.map_or_else(|| line.to_owned(), |remote| format!("{line} ({remote})"));
-    whole.chars().filter(|c| !c.is_control()).take(400).collect()
 }
 
 /// Whatever git quoted, the token is not in it.

@@ -64,6 +64,9 @@ const CONFIG: &str = "\
 \tdirectory = *
 ";
 
+/// `lowSpeedTime` of [`CONFIG`].
+pub(super) const TOO_SLOW_FOR: Duration = Duration::from_secs(20);
+
 /// More of a program's complaint is not kept: it protects memory and messages.
 const MAX_STDERR: u64 = 64 * 1024;
 

@@ -1,0 +1,359 @@
+//! What is decided, and that every "no" is a sentence a person can act on.
+
+use std::time::Duration;
+
+use mergeyard_plan::{
+    action::{Action, ImageAction},
+    decide::{
+        Candidate, Change, Decision, File, Folder, Identity, MOST_IMAGES, PlannedRun, PlannedStep,
+        PlannedWorkflow, Published, Verdict, candidates, change, decide,
+    },
+    event::{Event, Forge},
+    pipeline::{BUILTIN_IMAGE, Pipeline},
+    policy::{Policies, Policy},
+};
+use mergeyard_types::{Digest, GitRef, Timestamp, TreeId};
+use serde_json::{Value, json};
+
+use crate::{MERGE, ZEROS, git, git_push, github, merged, push, with};
+
+const DIGEST: Digest = Digest::Sha256([0xd1; 32]);
+
+#[test]
+fn only_what_the_operator_configured_starts_anything() {
+    let policies = Policies(vec![policy("acme/clock", &["develop", "release/*"]), policy("lab/*", &[])]);
+    let base = |branch: &str| with(merged(), "/pull_request/base/ref", json!(branch));
+    let named = |name: &str| with(merged(), "/repository/full_name", json!(name));
+    let git_ref = |name: &str| git(&with(git_push(), "/ref", json!(name))).unwrap();
+    for (event, expected) in [
+        (pull(&merged()), Ok("develop")),
+        (pull(&base("release/1")), Ok("release/1")),
+        (pull(&named("Acme/Clock")), Ok("develop")),
+        (pull(&named("lab/anything")), Ok("develop")),
+        (git(&git_push()).unwrap(), Ok("develop")),
+        (
+            pull(&base("main")),
+            Err("branch `main` is not among the branches configured for acme/clock: develop, release/*"),
+        ),
+        (
+            pull(&named("acme/other")),
+            Err(
+                "repository acme/other is not configured; add `[[repo]]` with `name = \"acme/other\"` to mergeyard.toml",
+            ),
+        ),
+        (
+            pull(&with(merged(), "/pull_request/merged", json!(false))),
+            Err("pull request #7 was closed without being merged"),
+        ),
+        (
+            github("push", &push()).unwrap(),
+            Err("a push to `develop` starts nothing here: GitHub says a merge with a pull request event"),
+        ),
+        (
+            github("push", &with(push(), "/after", json!(ZEROS))).unwrap(),
+            Err("`refs/heads/develop` was deleted"),
+        ),
+        (git(&with(git_push(), "/after", json!(ZEROS))).unwrap(), Err("`refs/heads/develop` was deleted")),
+        (git_ref("refs/tags/v1"), Err("event `tag` starts nothing here")),
+        (git_ref("refs/notes/commits"), Err("`refs/notes/commits` is not a branch")),
+        (
+            github("pull_request", &with(merged(), "/action", json!("opened"))).unwrap(),
+            Err("event `pull_request` with action `opened` starts nothing here"),
+        ),
+        (
+            github("fork", &json!({"repository": crate::repository()})).unwrap(),
+            Err("event `fork` starts nothing here"),
+        ),
+        (github("meta", &json!({})).unwrap(), Err("event `meta` names no repository")),
+        (Event::Ping, Err("event `ping` names no repository")),
+    ] {
+        let said = change(&event, &policies, &Identity::default());
+        assert_eq!(said.as_ref().map(|change| change.branch.as_str()).map_err(String::as_str), expected);
+    }
+}
+
+#[test]
+fn the_first_policy_that_matches_holds() {
+    let mut first = policy("acme/clock", &[]);
+    first.supersede = false;
+    let policies = Policies(vec![first, policy("acme/*", &["none"])]);
+    assert!(!change(&pull(&merged()), &policies, &Identity::default()).unwrap().policy.supersede);
+}
+
+/// The push and the pull request event of one merge, in either order, ask for one run:
+/// GitHub's push never does, and another git server's push is all it can say.
+#[test]
+fn one_merge_asks_once() {
+    let policies = Policies(vec![policy("acme/clock", &[])]);
+    let identity = Identity::default();
+    assert!(change(&github("push", &push()).unwrap(), &policies, &identity).is_err());
+
+    let event = pull(&merged());
+    let merge = change(&event, &policies, &identity).unwrap();
+    assert_eq!((merge.event.as_str(), merge.commit.to_string().as_str()), ("pull_request_merged", MERGE));
+    assert_eq!((merge.number, merge.merged_at), (Some(7), Some(Timestamp(1_772_366_400_000))));
+
+    let event = git(&git_push()).unwrap();
+    let pushed = change(&event, &policies, &identity).unwrap();
+    assert_eq!((pushed.event.as_str(), pushed.commit.to_string().as_str()), ("push", MERGE));
+    assert_eq!((pushed.number, pushed.merged_at, pushed.forge), (None, None, Forge::Git));
+}
+
+#[test]
+fn a_policy_follows_the_repository_and_not_its_name() {
+    const STRANGER: &str = "acme/clock is another repository than before (id 1, was 9) and inherits nothing; \
+                            if it is yours, add `id = 1` to its `[[repo]]`";
+    let plain = policy("acme/clock", &[]);
+    let pinned = |name: &str, id| {
+        let mut policy = policy(name, &[]);
+        policy.id = Some(id);
+        policy
+    };
+    let old = || policy("acme/old", &["develop"]);
+    // Today the repository with id 1 is called acme/clock. What is configured, the name id 1
+    // was accepted under, the id that had the name acme/clock: the policy it gets.
+    for (configured, name_of_id, id_of_name, expected) in [
+        (vec![plain.clone()], None, None, Ok("acme/clock")),
+        (vec![plain.clone()], Some("acme/clock"), Some(1), Ok("acme/clock")),
+        // Renamed: the policy goes with it, also when there is one for the new name.
+        (vec![old()], Some("acme/old"), None, Ok("acme/old")),
+        (vec![plain.clone(), old()], Some("acme/old"), Some(9), Ok("acme/old")),
+        // Renamed after its policy was removed: it has none to bring along.
+        (vec![plain.clone()], Some("acme/old"), None, Ok("acme/clock")),
+        (vec![plain.clone()], Some("acme/old"), Some(9), Err(STRANGER)),
+        // New under an old name: inherits nothing, until the operator pins its id.
+        (vec![plain.clone()], None, Some(9), Err(STRANGER)),
+        (vec![pinned("acme/clock", 1)], None, Some(9), Ok("acme/clock")),
+        (vec![pinned("acme/clock", 9)], None, None, Err(STRANGER)),
+        (vec![pinned("acme/clock", 9)], Some("acme/clock"), Some(1), Err(STRANGER)),
+        // Its old name was pinned to the new repository there; it goes by its new one.
+        (vec![pinned("acme/old", 9), plain], Some("acme/old"), None, Ok("acme/clock")),
+    ] {
+        let policies = Policies(configured);
+        let identity = Identity { name_of_id: name_of_id.map(|name| name.parse().unwrap()), id_of_name };
+        let event = pull(&merged());
+        let said = change(&event, &policies, &identity);
+        let said = said.as_ref().map(|change| change.known_as.as_str()).map_err(String::as_str);
+        assert_eq!(said, expected, "{identity:?}");
+    }
+}
+
+#[test]
+fn a_plan_leaves_no_choice_open() {
+    let mut folder = folder("backend", SPEC);
+    folder.tree = tree(7);
+    let expected = PlannedRun {
+        forge: Forge::Github,
+        repo: "acme/clock".parse().unwrap(),
+        known_as: "acme/clock".parse().unwrap(),
+        clone_url: Some("https://git.example.org/acme/clock.git".to_owned()),
+        source_url: Some("https://git.example.org/acme/clock".to_owned()),
+        event: "pull_request_merged".to_owned(),
+        branch: "develop".to_owned(),
+        commit: MERGE.parse().unwrap(),
+        hints: vec![GitRef::branch("develop").unwrap()],
+        merged_at: Some(Timestamp(1_772_366_400_000)),
+        title: "Tell the time".to_owned(),
+        author: "ada".to_owned(),
+        number: Some(7),
+        supersede: true,
+        workflows: vec![PlannedWorkflow {
+            name: "image".to_owned(),
+            axis: Some("backend".to_owned()),
+            verdict: Verdict::Run,
+            steps: vec![PlannedStep {
+                name: "image".to_owned(),
+                action: Action::Image(ImageAction {
+                    folder: "backend".to_owned(),
+                    name: "clock".parse().unwrap(),
+                    version: "1.0".parse().unwrap(),
+                    tree: tree(7),
+                }),
+                timeout: Duration::from_secs(1800),
+                retry: 3,
+                serial: Some("image/clock".to_owned()),
+            }],
+        }],
+    };
+    assert_eq!(decided(&candidates(&[folder]), &[Published::Nothing]), Decision::Run(expected));
+}
+
+#[test]
+fn each_folder_with_both_files_is_one_point_and_the_root_is_none() {
+    let folders = [folder("", SPEC), folder("web", r#"{"service":{"name":"web","version":"1"}}"#)];
+    let planned = workflows(&folders, &[Published::Nothing, Published::Nothing]);
+    let points: Vec<_> = planned.iter().map(|w| (w.axis.as_deref(), w.steps.len(), &w.verdict)).collect();
+    assert_eq!(points, [(None, 1, &Verdict::Run), (Some("web"), 1, &Verdict::Run)]);
+}
+
+#[test]
+fn a_commit_without_images_or_with_too_many_starts_nothing() {
+    for (count, expected) in [
+        (0, "commit 11111111 has no folder with both a Dockerfile and a spec.json"),
+        (
+            MOST_IMAGES + 1,
+            "commit 11111111 has 101 folders with a Dockerfile and a spec.json, more than the 100 allowed",
+        ),
+    ] {
+        let published = vec![Published::Nothing; count];
+        assert_eq!(decided(&numbered(count), &published), Decision::Ignore(expected.to_owned()));
+    }
+    let published = vec![Published::Nothing; MOST_IMAGES];
+    assert!(matches!(decided(&numbered(MOST_IMAGES), &published), Decision::Run(_)));
+}
+
+#[test]
+fn a_pipeline_that_does_not_name_the_event_stays_out() {
+    let pipeline =
+        Pipeline::parse("x.yml", "when: {event: [push]}\nsteps: [{name: a, uses: image}]\n").unwrap();
+    let policies = Policies(vec![policy("acme/clock", &[])]);
+    let event = pull(&merged());
+    let change = change(&event, &policies, &Identity::default()).unwrap();
+    let decision = decide(&change, ("x", &pipeline), &candidates(&[folder("", SPEC)]), &[Published::Nothing]);
+    assert_eq!(
+        decision,
+        Decision::Ignore("pipeline `x` does not run on event `pull_request_merged`".to_owned())
+    );
+}
+
+/// One folder `web` that asks for clock:1.0 from tree 0101…
+#[test]
+fn a_published_version_is_never_built_again() {
+    let image = |tree| Published::Image { digest: DIGEST, tree };
+    for (published, expected) in [
+        (Published::Nothing, Verdict::Run),
+        (Published::Unknown, Verdict::Run),
+        (
+            image(Some(tree(1))),
+            Verdict::Skip(format!(
+                "unchanged: clock:1.0 is already published from the same files as {DIGEST}"
+            )),
+        ),
+        (
+            image(Some(tree(2))),
+            refuse(
+                "clock:1.0 is already published from other files (tree 02020202); raise service.version in web/spec.json",
+            ),
+        ),
+        (
+            image(None),
+            refuse("clock:1.0 is already published from other files; raise service.version in web/spec.json"),
+        ),
+    ] {
+        let planned = workflows(&[folder("web", SPEC)], std::slice::from_ref(&published));
+        assert_eq!(planned[0].verdict, expected, "{published:?}");
+        assert_eq!(planned[0].steps.is_empty(), expected != Verdict::Run, "{published:?}");
+    }
+    let planned = workflows(&[folder("", SPEC)], &[image(None)]);
+    let expected = "clock:1.0 is already published from other files; raise service.version in spec.json";
+    assert_eq!(planned[0].verdict, refuse(expected));
+}
+
+#[test]
+fn a_broken_file_is_refused_by_name_and_its_neighbour_is_built() {
+    let text = |text: &[u8]| File::Text(text.to_owned());
+    let spec = |spec: File| Folder { spec, ..folder("web", SPEC) };
+    let dockerfile = |dockerfile: File| Folder { dockerfile, ..folder("web", SPEC) };
+    const SHAPE: &str = r#"write `{"service":{"name":"apache","version":"0.4.0"}}`"#;
+    for (folder, expected) in [
+        (
+            dockerfile(File::Symlink),
+            "web/Dockerfile: it is a symbolic link, which is never followed; commit the file itself"
+                .to_owned(),
+        ),
+        (dockerfile(File::NotAFile), "web/Dockerfile: it is not a file; commit a regular file".to_owned()),
+        (
+            spec(File::Symlink),
+            "web/spec.json: it is a symbolic link, which is never followed; commit the file itself"
+                .to_owned(),
+        ),
+        (
+            spec(File::TooLarge(1 << 30)),
+            "web/spec.json: 1073741824 bytes are too many for this file".to_owned(),
+        ),
+        (spec(text(b"")), format!("web/spec.json: the file is empty; {SHAPE}")),
+        (spec(text(b"{\xff}")), "web/spec.json: byte 1 is not UTF-8; save the file as UTF-8".to_owned()),
+        (
+            spec(text(br#"{"service":{"name":"clock"}}"#)),
+            format!("web/spec.json:1:27: `service`: missing field `version`; {SHAPE}"),
+        ),
+        (
+            spec(text(b"{\r\n \"service\": {\"name\": \"clock\", \"version\": \"1 2\"}\r\n}")),
+            format!(
+                "web/spec.json:2:46: `service.version`: `1 2` is not a version: it must be letters, digits, `_`, `.` and \
+                 `-`, and not begin with `.` or `-`; {SHAPE}"
+            ),
+        ),
+    ] {
+        let neighbour = self::folder("backend", r#"{"service":{"name":"backend","version":"1"}}"#);
+        let planned = workflows(&[folder, neighbour], &[Published::Nothing, Published::Nothing]);
+        assert_eq!((&planned[0].verdict, planned[0].steps.len()), (&refuse(&expected), 0));
+        assert_eq!((&planned[1].verdict, planned[1].steps.len()), (&Verdict::Run, 1));
+    }
+}
+
+#[test]
+fn two_folders_cannot_ask_for_one_image() {
+    let unchanged = Published::Image { digest: DIGEST, tree: Some(tree(1)) };
+    for first in [Published::Nothing, unchanged] {
+        let folders = [folder("", SPEC), folder("a", SPEC), folder("b", SPEC)];
+        let planned = workflows(&folders, &[first, Published::Nothing, Published::Unknown]);
+        assert!(!matches!(planned[0].verdict, Verdict::Refuse(_)));
+        let sentence = |folder: &str| {
+            refuse(&format!(
+                "spec.json and {folder}/spec.json both ask for clock:1.0; give one of them another name or version"
+            ))
+        };
+        assert_eq!((&planned[1].verdict, &planned[2].verdict), (&sentence("a"), &sentence("b")));
+        assert!(planned[1].steps.is_empty() && planned[2].steps.is_empty());
+    }
+    let newer = r#"{"service":{"name":"clock","version":"1.1"}}"#;
+    let planned =
+        workflows(&[folder("a", SPEC), folder("b", newer)], &[Published::Nothing, Published::Nothing]);
+    assert_eq!((&planned[0].verdict, &planned[1].verdict), (&Verdict::Run, &Verdict::Run));
+}
+
+const SPEC: &str = r#"{"service":{"name":"clock","version":"1.0"}}"#;
+
+fn policy(name: &str, branches: &[&str]) -> Policy {
+    let branches: Vec<String> = branches.iter().map(|&branch| branch.to_owned()).collect();
+    Policy::new(name, &branches).unwrap()
+}
+
+fn pull(payload: &Value) -> Event {
+    github("pull_request", payload).unwrap()
+}
+
+fn tree(byte: u8) -> TreeId {
+    TreeId::new([byte; 20])
+}
+
+fn folder(path: &str, spec: &str) -> Folder {
+    let (dockerfile, spec) = (File::Text(b"FROM scratch\n".to_vec()), File::Text(spec.into()));
+    Folder { path: path.to_owned(), tree: tree(1), dockerfile, spec }
+}
+
+fn numbered(count: usize) -> Vec<Candidate> {
+    let spec = |n| format!(r#"{{"service":{{"name":"image-{n}","version":"1"}}}}"#);
+    candidates(&(0..count).map(|n| folder(&format!("folder-{n}"), &spec(n))).collect::<Vec<_>>())
+}
+
+fn refuse(sentence: &str) -> Verdict {
+    Verdict::Refuse(sentence.to_owned())
+}
+
+/// What is decided about the merge of [`merged`].
+fn decided(candidates: &[Candidate], published: &[Published]) -> Decision {
+    let policies = Policies(vec![policy("acme/clock", &[])]);
+    let event = pull(&merged());
+    let change: Change<'_> = change(&event, &policies, &Identity::default()).unwrap();
+    let pipeline = Pipeline::parse(BUILTIN_IMAGE.0, BUILTIN_IMAGE.1).unwrap();
+    decide(&change, ("image", &pipeline), candidates, published)
+}
+
+fn workflows(folders: &[Folder], published: &[Published]) -> Vec<PlannedWorkflow> {
+    match decided(&candidates(folders), published) {
+        Decision::Run(run) => run.workflows,
+        Decision::Ignore(why) => panic!("{why}"),
+    }
+}

@@ -1,0 +1,68 @@
+//! Killed at every moment there is, and started again: the same world.
+//!
+//! A moment is a commit of the database or something the outside noticed. The story is told
+//! once undisturbed; then once for each moment with the server killed there, and told again
+//! from its beginning to the next server, so that every delivery also arrives twice.
+
+use mergeyard_server::store::Fuse;
+use mergeyard_testkit::yard::{TestYard, borrowed, service};
+use serde_json::Value;
+
+/// Deliveries of every kind of ending: published, unchanged, refused, ignored.
+struct Story(Vec<(&'static str, Value)>);
+
+impl Story {
+    fn write(yard: &mut TestYard) -> Self {
+        let raised = service("backend", "0.2.0", "two");
+        let forgotten = service("frontend", "0.1.0", "two");
+        let second = yard.sample.merge_change("Raise the backend", &borrowed(&raised)).unwrap();
+        let third = yard.sample.merge_change("Forget to raise", &borrowed(&forgotten)).unwrap();
+        let closed = mergeyard_server::sample::payload::closed_pull_request(&yard.sample.hosted(), &third);
+        Self(vec![
+            ("s-first", yard.merged(&yard.first)),
+            ("s-closed", closed),
+            ("s-second", yard.merged(&second)),
+            ("s-third", yard.merged(&third)),
+        ])
+    }
+
+    async fn tell(&self, yard: &TestYard) {
+        for (id, payload) in &self.0 {
+            let answer = yard.send(id, "pull_request", payload).await;
+            assert!(answer.status.is_success(), "{id}: {answer:?}");
+            yard.settle().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_world_is_the_same_wherever_the_server_was_killed() {
+    let mut yard = TestYard::new().await;
+    let story = Story::write(&mut yard);
+    story.tell(&yard).await;
+    let world = yard.world().await;
+    let moments = yard.yard().store.moments();
+    yard.close().await;
+    assert!(moments > 20, "the story has only {moments} moments, so the fuse is not where it should be");
+
+    for moment in 1..=moments {
+        let mut yard = TestYard::new().await;
+        let story = Story::write(&mut yard);
+        yard.kill().await;
+        yard.start(Fuse::of(moment)).await;
+        let server = yard.yard().clone();
+        tokio::select! {
+            () = story.tell(&yard) => {}
+            () = server.store.burnt_out() => {}
+        }
+        drop(server);
+        yard.kill().await;
+        yard.start(Fuse::endless()).await;
+        yard.settle().await;
+        story.tell(&yard).await;
+        assert_eq!(yard.world().await, world, "killed at moment {moment} of {moments}");
+        let published = yard.script.played().iter().filter(|line| line.starts_with("publish")).count();
+        assert_eq!(published, 3, "killed at moment {moment}: {:?}", yard.script.played());
+        yard.close().await;
+    }
+}

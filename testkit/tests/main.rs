@@ -1,0 +1,9 @@
+//! The one integration test binary: stories about the whole yard, told in one process,
+//! and about the real program at the edges.
+
+mod architecture;
+mod crash;
+mod deliver;
+mod github;
+mod sample;
+mod web;
