@@ -24,7 +24,9 @@ use uuid::Uuid;
 pub enum DataDirError {
     #[error("cannot use the data directory {path}; create it for this user, or set `data_dir`")]
     Unusable { path: PathBuf, source: io::Error },
-    #[error("the data directory {0} belongs to a mergeyard that runs; stop that one first, or set another `data_dir`")]
+    #[error(
+        "the data directory {0} belongs to a mergeyard that runs; stop that one first, or set another `data_dir`"
+    )]
     Owned(PathBuf),
 }
 

@@ -144,7 +144,8 @@ async fn decide(yard: &Yard, claimed: &Claimed) -> Result<(), Fault> {
     match decide::decide(&change, (name, &pipeline), &candidates, &published) {
         Decision::Ignore(why) => ignore(yard, claimed, why, now).await,
         Decision::Run(plan) => {
-            let created = yard.store.create_run(&claimed.id, claimed.replays, &change.repository, &plan, now).await?;
+            let created =
+                yard.store.create_run(&claimed.id, claimed.replays, &change.repository, &plan, now).await?;
             if let Created::Run(run) = created {
                 info!(delivery = %claimed.id, %run, repo = %plan.repo, commit = %plan.commit, "started a run");
             }
@@ -160,7 +161,8 @@ async fn ignore(yard: &Yard, claimed: &Claimed, why: String, now: Timestamp) -> 
 
 fn read(claimed: &Claimed) -> Result<Event, Fault> {
     let body = payload::decompress(&claimed.body).map_err(|error| Fault::lasting(error.to_string()))?;
-    let json = payload::json(&claimed.content_type, &body).map_err(|error| Fault::lasting(error.to_string()))?;
+    let json =
+        payload::json(&claimed.content_type, &body).map_err(|error| Fault::lasting(error.to_string()))?;
     match claimed.source {
         Source::Github => Event::from_github(&claimed.event, &json),
         Source::Git => Event::from_git(&json),
@@ -171,7 +173,10 @@ fn read(claimed: &Claimed) -> Result<Event, Fault> {
 /// The folders of the commit that ask for an image.
 async fn candidates(yard: &Yard, change: &Change<'_>) -> Result<Vec<Candidate>, Fault> {
     let repo = &change.repository.name;
-    let remote = yard.settings.remote(change.policy, repo, change.repository.clone_url.as_deref()).map_err(Fault::lasting)?;
+    let remote = yard
+        .settings
+        .remote(change.policy, repo, change.repository.clone_url.as_deref())
+        .map_err(Fault::lasting)?;
     let git = |error: GitError| Fault { passing: error.is_transient(), why: error.to_string(), tell: None };
     let commit = yard
         .executor

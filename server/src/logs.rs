@@ -46,7 +46,12 @@ impl Logs {
     }
 
     /// Persists what a step says until the last sender is gone.
-    pub async fn write(&self, run: RunId, step: StepId, mut lines: mpsc::Receiver<LogLine>) -> io::Result<()> {
+    pub async fn write(
+        &self,
+        run: RunId,
+        step: StepId,
+        mut lines: mpsc::Receiver<LogLine>,
+    ) -> io::Result<()> {
         let path = self.path(run, step);
         if let Some(folder) = path.parent() {
             tokio::fs::create_dir_all(folder).await?;
@@ -73,7 +78,9 @@ impl Logs {
     pub async fn read(&self, run: RunId, step: StepId, from: u64, limit: usize) -> io::Result<Piece> {
         let mut file = match File::open(self.path(run, step)).await {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Piece { lines: vec![], next: from }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Piece { lines: vec![], next: from });
+            }
             Err(error) => return Err(error),
         };
         file.seek(SeekFrom::Start(from)).await?;

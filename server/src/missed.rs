@@ -42,7 +42,9 @@ pub async fn turn(yard: &Yard) -> Result<bool, StoreError> {
     for repo in reconciler.repositories(&yard.rules()).await? {
         match reconciler.reconcile(&repo).await {
             Ok(done) if done.asked_again.is_empty() => {}
-            Ok(done) => info!(%repo, again = done.asked_again.len(), "asked GitHub for deliveries that never arrived"),
+            Ok(done) => {
+                info!(%repo, again = done.asked_again.len(), "asked GitHub for deliveries that never arrived")
+            }
             Err(error) => warn!(%repo, error = %error, "could not compare deliveries with GitHub's list"),
         }
     }
@@ -61,7 +63,8 @@ pub struct Reconciler<'a> {
 impl Reconciler<'_> {
     /// The repositories that are configured by name, and those seen under a pattern.
     pub async fn repositories(&self, rules: &Rules) -> Result<Vec<RepoName>, StoreError> {
-        let mut repos: Vec<RepoName> = rules.policies.0.iter().filter_map(|policy| policy.exact_name()).collect();
+        let mut repos: Vec<RepoName> =
+            rules.policies.0.iter().filter_map(|policy| policy.exact_name()).collect();
         for repo in self.store.repositories().await? {
             let listed = repos.iter().any(|known| known.as_str().eq_ignore_ascii_case(repo.as_str()));
             if !listed && rules.policies.of(&repo).is_some() {

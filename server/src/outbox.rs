@@ -69,7 +69,8 @@ fn translate(yard: &Yard, status: &effect::CommitStatus) -> CommitStatus {
 fn pause(pending: &Pending, error: &GithubError) -> Duration {
     const LONGEST: Duration = Duration::from_secs(3600);
     error.retry_after().unwrap_or_else(|| {
-        let doubled = Duration::from_secs(1).saturating_mul(2_u32.saturating_pow(pending.attempts)).min(LONGEST);
+        let doubled =
+            Duration::from_secs(1).saturating_mul(2_u32.saturating_pow(pending.attempts)).min(LONGEST);
         doubled + doubled.mul_f64((pending.id.0 % 16) as f64 / 64.0)
     })
 }

@@ -92,7 +92,10 @@ mod tests {
         let form = b"payload=%7B%22a%22%3A%22%C3%A9%22%7D";
         assert_eq!(&*json("application/x-www-form-urlencoded", form).unwrap(), "{\"a\":\"é\"}".as_bytes());
         assert_eq!(&*json("application/json; charset=utf-8", b"{}").unwrap(), b"{}");
-        assert!(matches!(json("application/x-www-form-urlencoded", b"x=1"), Err(PayloadError::NoPayloadField)));
+        assert!(matches!(
+            json("application/x-www-form-urlencoded", b"x=1"),
+            Err(PayloadError::NoPayloadField)
+        ));
         assert!(matches!(json("text/plain", b"{}"), Err(PayloadError::ContentType(_))));
     }
 

@@ -11,7 +11,12 @@ impl Settings {
     /// The operator's address wins and may be anything git can fetch from; `{owner}` and
     /// `{name}` in it stand for the repository's. An address from a payload must be public
     /// HTTPS, and gets the token only when it leads to the forge the token belongs to.
-    pub fn remote(&self, policy: &Policy, name: &RepoName, announced: Option<&str>) -> Result<Remote, String> {
+    pub fn remote(
+        &self,
+        policy: &Policy,
+        name: &RepoName,
+        announced: Option<&str>,
+    ) -> Result<Remote, String> {
         let configured = policy
             .clone_url
             .as_ref()
@@ -21,7 +26,8 @@ impl Settings {
         })?;
         let (url, embedded) = RemoteUrl::parse(address).map_err(|error| error.to_string())?;
         let forge = self.forge_token.as_ref().filter(|(host, _)| url.host() == Some(host.as_str()));
-        let token = embedded.filter(|_| configured.is_some()).or_else(|| forge.map(|(_, token)| token.clone()));
+        let token =
+            embedded.filter(|_| configured.is_some()).or_else(|| forge.map(|(_, token)| token.clone()));
         Ok(Remote { url, token, allow_file: configured.is_some() })
     }
 }

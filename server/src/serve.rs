@@ -189,8 +189,12 @@ impl RegistryPlace {
                     std::fs::read(path).map_err(|source| ServeError::Read { path: path.clone(), source })
                 };
                 let ca_pem = ca.as_ref().map(read).transpose()?;
-                let access =
-                    RegistryAccess { host: host.clone(), ca_pem, username: username.clone(), password: password.clone() };
+                let access = RegistryAccess {
+                    host: host.clone(),
+                    ca_pem,
+                    username: username.clone(),
+                    password: password.clone(),
+                };
                 Ok(Self { access, registry: None, listener: None, ca_file: ca.clone() })
             }
         }
@@ -235,7 +239,8 @@ fn embedded(
 
 fn account(password: &Secret) -> Result<registry::Account, ServeError> {
     use registry::Right;
-    let all = registry::Grant::new("**", &[Right::Pull, Right::Push, Right::Delete]).map_err(|_| ServeError::Pattern)?;
+    let all = registry::Grant::new("**", &[Right::Pull, Right::Push, Right::Delete])
+        .map_err(|_| ServeError::Pattern)?;
     Ok(registry::Account {
         name: ACCOUNT.to_owned(),
         secret: registry::SecretHash::of(password),
@@ -269,7 +274,8 @@ fn yard(
         }
         None => None,
     };
-    let forge = config.github.api_url.host_str().map(|host| host.strip_prefix("api.").unwrap_or(host).to_owned());
+    let forge =
+        config.github.api_url.host_str().map(|host| host.strip_prefix("api.").unwrap_or(host).to_owned());
     Ok(Yard {
         store,
         logs: Logs::new(data.logs()),

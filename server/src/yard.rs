@@ -128,7 +128,9 @@ impl Worker {
             match self.turn(&yard).await {
                 Ok(true) => continue,
                 Ok(false) => {}
-                Err(error) => warn!(worker = ?self, error = &error as &dyn std::error::Error, "the database refused a worker; it tries again"),
+                Err(error) => {
+                    warn!(worker = ?self, error = &error as &dyn std::error::Error, "the database refused a worker; it tries again")
+                }
             }
             tokio::select! {
                 () = &mut woken => {}

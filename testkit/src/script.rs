@@ -73,7 +73,8 @@ impl Play for Stage {
         job: StepJob,
         cx: StepContext,
     ) -> std::pin::Pin<Box<dyn Future<Output = StepOutcome> + Send + 'static>> {
-        let stage = Stage { script: self.script.clone(), registry: self.registry.clone(), fuse: self.fuse.clone() };
+        let stage =
+            Stage { script: self.script.clone(), registry: self.registry.clone(), fuse: self.fuse.clone() };
         Box::pin(async move { stage.perform(job, cx).await })
     }
 }
@@ -100,16 +101,25 @@ impl Stage {
     /// As the real action does: what is published from the same tree is not published again.
     async fn publish(&self, action: &ImageAction) -> StepOutcome {
         let client = RegistryClient::new(self.registry.clone()).expect("the test registry's access is right");
-        let published = client.published(&action.name, &action.version).await.expect("the test registry answers");
+        let published =
+            client.published(&action.name, &action.version).await.expect("the test registry answers");
         let digest = match published {
-            Some(image) if image.labels.get("dev.mergeyard.tree") == Some(&action.tree.to_string()) => image.digest,
+            Some(image) if image.labels.get("dev.mergeyard.tree") == Some(&action.tree.to_string()) => {
+                image.digest
+            }
             Some(_) => {
-                let message = format!("{}:{} is already published from other files", action.name, action.version);
+                let message =
+                    format!("{}:{} is already published from other files", action.name, action.version);
                 return StepOutcome::Failure { message };
             }
             None => {
                 let digest = push(&self.registry, action).await;
-                self.script.note(format!("publish {}:{} from tree {}", action.name, action.version, action.tree.short()));
+                self.script.note(format!(
+                    "publish {}:{} from tree {}",
+                    action.name,
+                    action.version,
+                    action.tree.short()
+                ));
                 self.fuse.burn().await;
                 digest
             }
@@ -157,7 +167,10 @@ async fn push(registry: &RegistryAccess, action: &ImageAction) -> Digest {
         let answer = upload.send().await.expect("the registry answers");
         assert_eq!(answer.status(), 201, "blob {digest}");
     }
-    let put = client.put(format!("{base}/manifests/{}", action.version)).header("Content-Type", MANIFEST).body(manifest);
+    let put = client
+        .put(format!("{base}/manifests/{}", action.version))
+        .header("Content-Type", MANIFEST)
+        .body(manifest);
     let answer = login(put).send().await.expect("the registry answers");
     assert_eq!(answer.status(), 201, "manifest {name}:{}", action.version);
     digest

@@ -82,17 +82,20 @@ impl TestYard {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let name: RepoName = "acme/clock".parse().expect("a name");
         let (sample, first) =
-            SampleRepository::create(&folder.path().join("clock.git"), name.clone(), &borrowed(&files)).expect("a repository");
+            SampleRepository::create(&folder.path().join("clock.git"), name.clone(), &borrowed(&files))
+                .expect("a repository");
         let github = FakeGithub::start().await;
         github.add_repo(&name);
         github.set_time(BEGINNING);
         let images = TestRegistry::start(folder.path().join("images"));
         let mut config = configuration(&folder, &sample, &github, &images.access);
         configure(&mut config);
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().expect("a client");
+        let http =
+            reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().expect("a client");
         let clock = Clock::manual(BEGINNING);
         let script = Arc::new(Script::default());
-        let mut yard = Self { github, sample, first, script, clock, images, folder, config, server: None, http };
+        let mut yard =
+            Self { github, sample, first, script, clock, images, folder, config, server: None, http };
         yard.start(Fuse::endless()).await;
         yard
     }
@@ -101,7 +104,8 @@ impl TestYard {
     pub async fn start(&mut self, fuse: Fuse) {
         let fuse = Arc::new(fuse);
         let config = Config::from_table(self.config.clone()).expect("the test's configuration is right");
-        let stage = Stage { script: self.script.clone(), registry: self.images.access.clone(), fuse: fuse.clone() };
+        let stage =
+            Stage { script: self.script.clone(), registry: self.images.access.clone(), fuse: fuse.clone() };
         let parts = Parts { clock: self.clock.clone(), fuse, play: Some(Arc::new(stage)), workers: false };
         self.server = Some(Server::start(config, parts).await.expect("the server starts"));
     }
@@ -184,7 +188,13 @@ impl TestYard {
 
     pub async fn verdict(&self, id: &str) -> String {
         let id = id.parse().expect("a delivery id");
-        let row = self.yard().store.delivery(&id).await.expect("the database works").expect("the delivery was kept");
+        let row = self
+            .yard()
+            .store
+            .delivery(&id)
+            .await
+            .expect("the database works")
+            .expect("the delivery was kept");
         format!("{}: {}", row.state.as_str(), row.verdict.unwrap_or_default())
     }
 
@@ -203,20 +213,35 @@ impl TestYard {
         runs.reverse();
         for run in runs {
             let page = self.run(run.id.0).await;
-            let _ = writeln!(world, "run {} {} {} {}: {}", run.id, run.event, run.branch, run.commit.short(), run.state);
+            let _ = writeln!(
+                world,
+                "run {} {} {} {}: {}",
+                run.id,
+                run.event,
+                run.branch,
+                run.commit.short(),
+                run.state
+            );
             for workflow in page.workflows {
                 let axis = workflow.axis.map(|axis| format!("/{axis}")).unwrap_or_default();
                 let why = workflow.why.map(|why| format!(" ({why})")).unwrap_or_default();
                 let _ = writeln!(world, "  {}{axis}: {}{why}", workflow.name, workflow.state);
             }
             for image in page.images {
-                let _ = writeln!(world, "  image {}:{} {}", image.image.name, image.digest.short(), image.tree.short());
+                let _ = writeln!(
+                    world,
+                    "  image {}:{} {}",
+                    image.image.name,
+                    image.digest.short(),
+                    image.tree.short()
+                );
             }
             for status in self.github.read(|world| latest(world, &run.repo, run.commit)) {
                 let _ = writeln!(world, "  github {status}");
             }
         }
-        world + &self.images.holds().await
+        // The port is another in each world and means nothing.
+        (world + &self.images.holds().await).replace(self.images.access.host.as_str(), "REGISTRY")
     }
 
     /// Asserts that nothing is left over, and closes.
@@ -254,11 +279,16 @@ pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
     Answer { status, body }
 }
 
-fn latest(world: &crate::fake_github::World, repo: &RepoName, commit: mergeyard_types::CommitSha) -> Vec<String> {
+fn latest(
+    world: &crate::fake_github::World,
+    repo: &RepoName,
+    commit: mergeyard_types::CommitSha,
+) -> Vec<String> {
     let statuses = world.repos.get(repo).map(|repo| &repo.statuses[..]).unwrap_or_default();
     let mut latest = std::collections::BTreeMap::new();
     for status in statuses.iter().filter(|status| status.sha == commit) {
-        latest.insert(&status.context, format!("{} {}: {}", status.context, status.state, status.description));
+        latest
+            .insert(&status.context, format!("{} {}: {}", status.context, status.state, status.description));
     }
     latest.into_values().collect()
 }
@@ -333,11 +363,16 @@ impl TestRegistry {
         let tls = authority.server_config().expect("a TLS configuration");
         let serving = tokio::spawn(registry::serve(listener, registry.clone(), tls, std::future::pending()));
         let ca_pem = Some(authority.ca_pem().as_bytes().to_vec());
-        Self { registry, access: RegistryAccess { host, ca_pem, username: "yard".to_owned(), password }, serving }
+        Self {
+            registry,
+            access: RegistryAccess { host, ca_pem, username: "yard".to_owned(), password },
+            serving,
+        }
     }
 
     pub async fn digest(&self, name: &str, version: &str) -> Option<String> {
-        let (name, version): (ImageName, Version) = (name.parse().expect("a name"), version.parse().expect("a version"));
+        let (name, version): (ImageName, Version) =
+            (name.parse().expect("a name"), version.parse().expect("a version"));
         let labels = self.registry.labels(&name, &version).await.expect("the registry reads");
         labels.map(|(digest, _)| digest.to_string())
     }

@@ -19,10 +19,32 @@ async fn a_merged_pull_request_becomes_two_images_and_github_is_told() {
     assert_eq!(answer.status, StatusCode::ACCEPTED);
     assert_eq!(answer.body["state"], "queued");
     yard.settle().await;
-    insta::assert_snapshot!(yard.world().await, @"");
+    insta::assert_snapshot!(yard.world().await, @r"
+    delivery d-1 done: started run 1
+    run 1 pull_request_merged develop 9fb88d1e: success
+      image/backend: success
+      image/frontend: success
+      image clock-backend:89c4aea78b1f 53ecbc27
+      image clock-frontend:38375d595a41 166f950c
+      github mergeyard/pull_request_merged/image/backend success: published REGISTRY/clock-backend:0.1.0
+      github mergeyard/pull_request_merged/image/frontend success: published REGISTRY/clock-frontend:0.1.0
+    registry clock-backend:0.1.0 sha256:89c4aea78b1f
+    registry clock-frontend:0.1.0 sha256:38375d595a41
+    ");
     let statuses = yard.github.statuses(&yard.repo(), yard.first.merge);
-    let told: Vec<_> = statuses.iter().map(|s| format!("{} {} {}", s.context, s.state, s.target_url.as_deref().unwrap_or_default())).collect();
-    insta::assert_snapshot!(told.join("\n"), @"");
+    let told: Vec<_> = statuses
+        .iter()
+        .map(|s| format!("{} {} {}", s.context, s.state, s.target_url.as_deref().unwrap_or_default()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "mergeyard/pull_request_merged/image/backend pending https://ci.example.org/runs/1",
+            "mergeyard/pull_request_merged/image/frontend pending https://ci.example.org/runs/1",
+            "mergeyard/pull_request_merged/image/backend success https://ci.example.org/runs/1",
+            "mergeyard/pull_request_merged/image/frontend success https://ci.example.org/runs/1",
+        ]
+    );
     yard.close().await;
 }
 
@@ -31,7 +53,10 @@ async fn what_did_not_change_is_not_built_again() {
     let mut yard = TestYard::new().await;
     yard.send("d-1", "pull_request", &yard.merged(&yard.first)).await;
     yard.settle().await;
-    let second = yard.sample.merge_change("Raise the backend", &borrowed(&service("backend", "0.2.0", "two"))).unwrap();
+    let second = yard
+        .sample
+        .merge_change("Raise the backend", &borrowed(&service("backend", "0.2.0", "two")))
+        .unwrap();
     yard.advance(Duration::from_secs(60));
     yard.send("d-2", "pull_request", &yard.merged(&second)).await;
     yard.settle().await;
@@ -40,7 +65,9 @@ async fn what_did_not_change_is_not_built_again() {
     assert_eq!(run.run.state, State::Success);
     let frontend = &run.workflows[1];
     assert_eq!(frontend.state, State::Skipped);
-    assert!(frontend.why.as_deref().unwrap().starts_with("unchanged: clock-frontend:0.1.0 is already published"));
+    assert!(
+        frontend.why.as_deref().unwrap().starts_with("unchanged: clock-frontend:0.1.0 is already published")
+    );
     yard.close().await;
 }
 
@@ -50,7 +77,8 @@ async fn a_version_is_immutable_and_the_sentence_says_what_to_raise() {
     yard.send("d-1", "pull_request", &yard.merged(&yard.first)).await;
     yard.settle().await;
     let before = yard.images.digest("clock-backend", "0.1.0").await;
-    let second = yard.sample.merge_change("Forget to raise", &borrowed(&service("backend", "0.1.0", "two"))).unwrap();
+    let second =
+        yard.sample.merge_change("Forget to raise", &borrowed(&service("backend", "0.1.0", "two"))).unwrap();
     yard.send("d-2", "pull_request", &yard.merged(&second)).await;
     yard.settle().await;
     let backend = &yard.run(2).await.workflows[0];
@@ -58,7 +86,8 @@ async fn a_version_is_immutable_and_the_sentence_says_what_to_raise() {
     let why = backend.why.as_deref().unwrap();
     assert!(why.ends_with("raise service.version in backend/spec.json"), "{why}");
     assert_eq!(yard.images.digest("clock-backend", "0.1.0").await, before);
-    let status = yard.github.latest_status(&yard.repo(), second.merge, "mergeyard/pull_request_merged/image/backend");
+    let status =
+        yard.github.latest_status(&yard.repo(), second.merge, "mergeyard/pull_request_merged/image/backend");
     assert_eq!(status.unwrap().state, "failure");
     yard.close().await;
 }
@@ -97,7 +126,11 @@ async fn every_no_has_a_reason_that_is_kept() {
         ("n-branch", "pull_request", elsewhere),
         ("n-repo", "pull_request", unknown),
         ("n-nothing", "pull_request", empty),
-        ("n-stars", "watch", serde_json::json!({"action": "started"})),
+        (
+            "n-stars",
+            "watch",
+            serde_json::json!({"action": "started", "repository": yard.merged(&yard.first)["repository"]}),
+        ),
     ];
     let mut verdicts = Vec::new();
     for (id, event, payload) in events {
@@ -106,7 +139,14 @@ async fn every_no_has_a_reason_that_is_kept() {
         yard.settle().await;
         verdicts.push(format!("{id} {}", yard.verdict(id).await));
     }
-    insta::assert_snapshot!(verdicts.join("\n"), @"");
+    insta::assert_snapshot!(verdicts.join("\n"), @r#"
+    n-closed ignored: pull request #1 was closed without being merged
+    n-push ignored: a push to `develop` starts nothing here: GitHub says a merge with a pull request event
+    n-branch ignored: branch `main` is not among the branches configured for acme/clock: develop
+    n-repo ignored: repository acme/other is not configured; add `[[repo]]` with `name = "acme/other"` to mergeyard.toml
+    n-nothing ignored: commit 06725bdd has no folder with both a Dockerfile and a spec.json
+    n-stars ignored: event `watch` with action `started` starts nothing here
+    "#);
     assert!(yard.script.played().is_empty());
     yard.close().await;
 }
@@ -120,13 +160,14 @@ async fn trouble_that_passes_is_waited_out_and_trouble_that_stays_is_said() {
     }
     yard.send("d-1", "pull_request", &yard.merged(&yard.first)).await;
     yard.settle().await;
-    assert_eq!(yard.run(1).await.run.state, State::Running, "both wait for another try");
+    assert_eq!(yard.run(1).await.run.state, State::Queued, "both wait for another try");
     for _ in 0..4 {
         yard.advance(Duration::from_secs(130));
         yard.settle().await;
     }
     let run = yard.run(1).await;
-    let told: Vec<_> = run.workflows.iter().map(|w| format!("{} {}", w.state, w.why.as_deref().unwrap_or("-"))).collect();
+    let told: Vec<_> =
+        run.workflows.iter().map(|w| format!("{} {}", w.state, w.why.as_deref().unwrap_or("-"))).collect();
     assert_eq!(told, ["success -", "error no space left on the engine"]);
     assert_eq!(run.workflows[0].steps[0].attempt, 2);
     assert_eq!(run.workflows[1].steps[0].attempt, 4);
@@ -171,7 +212,8 @@ async fn a_newer_merge_supersedes_an_older_one_that_waits_in_whatever_order_they
         let mut yard = TestYard::new().await;
         let second = yard.sample.merge_change("Newer", &borrowed(&two_services("0.2.0"))).unwrap();
         let (older, newer) = (yard.merged(&yard.first), yard.merged(&second));
-        let order = if newer_first { [("d-2", &newer), ("d-1", &older)] } else { [("d-1", &older), ("d-2", &newer)] };
+        let order =
+            if newer_first { [("d-2", &newer), ("d-1", &older)] } else { [("d-1", &older), ("d-2", &newer)] };
         for (id, payload) in order {
             yard.send(id, "pull_request", payload).await;
         }
@@ -262,7 +304,11 @@ async fn github_asking_for_a_pause_gets_it() {
     assert_eq!(yard.github.requests().len(), 1, "nothing more was asked of GitHub");
     yard.advance(Duration::from_secs(91));
     yard.settle().await;
-    let status = yard.github.latest_status(&yard.repo(), yard.first.merge, "mergeyard/pull_request_merged/image/backend");
+    let status = yard.github.latest_status(
+        &yard.repo(),
+        yard.first.merge,
+        "mergeyard/pull_request_merged/image/backend",
+    );
     assert_eq!(status.unwrap().state, "success");
     yard.close().await;
 }

@@ -14,7 +14,9 @@ pub enum Digest {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DigestError {
-    #[error("`{0}` is not a digest: it must read `sha256:` and 64, or `sha512:` and 128, lower-case hexadecimal digits")]
+    #[error(
+        "`{0}` is not a digest: it must read `sha256:` and 64, or `sha512:` and 128, lower-case hexadecimal digits"
+    )]
     Form(String),
     #[error("digest algorithm `{0}` is not supported: use sha256 or sha512")]
     Algorithm(String),

@@ -225,7 +225,8 @@ mod tests {
     fn a_commit_is_forty_lower_case_digits_and_nothing_else() {
         let good = "0123456789abcdef0123456789abcdef01234567";
         assert_eq!(good.parse::<CommitSha>().unwrap().to_string(), good);
-        for bad in ["", "-n", "HEAD", "0123", &good.to_uppercase(), &format!("{good}0"), &format!("{good}\n")] {
+        for bad in ["", "-n", "HEAD", "0123", &good.to_uppercase(), &format!("{good}0"), &format!("{good}\n")]
+        {
             assert!(bad.parse::<CommitSha>().is_err(), "{bad:?} was taken for a commit");
         }
     }
@@ -234,7 +235,18 @@ mod tests {
     fn repository_names_cannot_climb_or_look_like_options() {
         assert_eq!("acme/clock".parse::<RepoName>().unwrap().name(), "clock");
         assert_eq!("group/sub/clock".parse::<RepoName>().unwrap().owner(), "group/sub");
-        for bad in ["clock", "/clock", "acme/", "acme/..", "-o/clock", "acme/-x", "a b/c", "acme/cl\nock", "acme//x", "ext::sh/x"] {
+        for bad in [
+            "clock",
+            "/clock",
+            "acme/",
+            "acme/..",
+            "-o/clock",
+            "acme/-x",
+            "a b/c",
+            "acme/cl\nock",
+            "acme//x",
+            "ext::sh/x",
+        ] {
             assert!(bad.parse::<RepoName>().is_err(), "{bad:?} was taken for a repository");
         }
     }
@@ -242,7 +254,15 @@ mod tests {
     #[test]
     fn references_follow_gits_own_rules() {
         assert_eq!("refs/heads/feature/x".parse::<GitRef>().unwrap().branch_name(), Some("feature/x"));
-        for bad in ["develop", "refs/heads/-x", "refs/heads/a..b", "refs/heads/a b", "refs/heads/x.lock", "refs/heads/", "refs/heads/a\nb"] {
+        for bad in [
+            "develop",
+            "refs/heads/-x",
+            "refs/heads/a..b",
+            "refs/heads/a b",
+            "refs/heads/x.lock",
+            "refs/heads/",
+            "refs/heads/a\nb",
+        ] {
             assert!(bad.parse::<GitRef>().is_err(), "{bad:?} was taken for a reference");
         }
     }

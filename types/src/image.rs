@@ -130,7 +130,11 @@ impl FromStr for RegistryHost {
             None => host.len() <= 253 && host.split('.').all(label),
         };
         if !good {
-            return Err(refuse(WHAT, text, "it must be a host name or address with an optional `:port`, without a scheme or path"));
+            return Err(refuse(
+                WHAT,
+                text,
+                "it must be a host name or address with an optional `:port`, without a scheme or path",
+            ));
         }
         Ok(Self(text.to_owned()))
     }
@@ -233,7 +237,20 @@ mod tests {
         for good in ["apache", "acme/clock-backend", "a__b/c.d", "a--b", "0"] {
             assert!(good.parse::<ImageName>().is_ok(), "{good} was refused");
         }
-        for bad in ["", "../x", "Apache", ";rm -rf", "a___b", "a..b", "-a", "a-", "evil.example.org:5000/x", "a//b", "a/", "é"] {
+        for bad in [
+            "",
+            "../x",
+            "Apache",
+            ";rm -rf",
+            "a___b",
+            "a..b",
+            "-a",
+            "a-",
+            "evil.example.org:5000/x",
+            "a//b",
+            "a/",
+            "é",
+        ] {
             assert!(bad.parse::<ImageName>().is_err(), "{bad:?} was taken for an image name");
         }
     }

@@ -92,7 +92,7 @@ pub enum Published {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     Ignore(String),
-    Run(PlannedRun),
+    Run(Box<PlannedRun>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -311,7 +311,7 @@ pub fn decide(
             workflow(name, pipeline, candidate, published, earlier)
         })
         .collect();
-    Decision::Run(PlannedRun {
+    Decision::Run(Box::new(PlannedRun {
         forge: change.forge,
         repo: change.repository.name.clone(),
         known_as: change.known_as.clone(),
@@ -327,7 +327,7 @@ pub fn decide(
         number: change.number,
         supersede: change.policy.supersede,
         workflows,
-    })
+    }))
 }
 
 fn same_image(one: &Candidate, other: &Candidate) -> bool {

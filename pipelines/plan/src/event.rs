@@ -126,7 +126,11 @@ fn pull_request(event: &str, payload: &[u8]) -> Result<Event, EventError> {
         return other(event, payload);
     }
     let raw: RawClosed = parse(event, payload)?;
-    let shape = |path: &str, why: String| EventError::Shape { event: event.into(), path: path.into(), why };
+    let shape = |path: &str, why: String| EventError::Shape {
+        event: event.into(),
+        path: path.into(),
+        why: one_line(&why),
+    };
     let pull = raw.pull_request;
     let merge = if pull.merged {
         let commit = pull.merge_commit_sha.ok_or_else(|| {
@@ -143,7 +147,7 @@ fn pull_request(event: &str, payload: &[u8]) -> Result<Event, EventError> {
         repository: raw.repository.into(),
         number: pull.number,
         title: one_line(&pull.title),
-        author: pull.user.map(|u| u.login).unwrap_or_else(|| "ghost".into()),
+        author: login(pull.user),
         html_url: pull.html_url,
         base: GitRef::branch(&pull.base.name)
             .map_err(|why| shape("pull_request.base.ref", why.to_string()))?,
@@ -158,9 +162,14 @@ fn push(event: &str, payload: &[u8]) -> Result<Event, EventError> {
         repository: raw.repository.into(),
         git_ref: raw.git_ref,
         after: Some(raw.after).filter(|sha| !sha.is_zero() && !raw.deleted),
-        author: raw.sender.map(|u| u.login).unwrap_or_else(|| "ghost".into()),
+        author: login(raw.sender),
         title: one_line(&raw.head_commit.map(|c| c.message).unwrap_or_default()),
     }))
+}
+
+/// GitHub shows an account that is gone as `ghost`.
+fn login(user: Option<RawUser>) -> String {
+    user.map_or_else(|| "ghost".to_owned(), |user| one_line(&user.login))
 }
 
 fn push_or_tag(push: Push) -> Event {
@@ -185,7 +194,7 @@ fn parse<'de, T: Deserialize<'de>>(event: &str, payload: &'de [u8]) -> Result<T,
     let mut json = serde_json::Deserializer::from_slice(payload);
     serde_path_to_error::deserialize(&mut json).map_err(|error| EventError::Shape {
         event: event.to_owned(),
-        path: error.path().to_string(),
+        path: one_line(&error.path().to_string()),
         why: one_line(&error.inner().to_string()),
     })
 }

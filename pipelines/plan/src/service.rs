@@ -41,8 +41,8 @@ impl Service {
         let read = serde_path_to_error::deserialize::<_, RawFile>(&mut json).map_err(|error| {
             let path = error.path().to_string();
             let inner = error.inner();
-            let what = one_line(&without_place(inner));
-            let what = if path == "." { what } else { format!("`{path}`: {what}") };
+            let what = without_place(inner);
+            let what = one_line(&if path == "." { what } else { format!("`{path}`: {what}") });
             Finding::error(file, "spec-json", format!("{what}; {SHAPE}")).at(inner.line(), inner.column())
         })?;
         json.end().map_err(|error| {

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use mergeyard_types::{RunId, Timestamp};
 
 use super::Failed;
-use crate::{config::Config, data_dir::DataDir, store::{Fuse, Store}};
+use crate::{
+    config::Config,
+    data_dir::DataDir,
+    store::{Fuse, Store},
+};
 
 pub(super) async fn cancel(config: Config, run: RunId, why: &str) -> Result<(), Failed> {
     let store = open(&config).await?;

@@ -102,14 +102,17 @@ async fn body(store: &Store, id: &DeliveryId) -> Result<(), Failed> {
     use std::io::Write;
     store.delivery(id).await?.ok_or_else(|| unknown(id))?;
     let kept = store.delivery_body(id).await?;
-    let kept = kept.ok_or_else(|| Failed::work(format!("the body of {id} is past its retention time and was let go")))?;
+    let kept = kept
+        .ok_or_else(|| Failed::work(format!("the body of {id} is past its retention time and was let go")))?;
     Ok(std::io::stdout().write_all(&payload::decompress(&kept)?)?)
 }
 
 async fn replay(store: &Store, id: &DeliveryId) -> Result<(), Failed> {
     store.delivery(id).await?.ok_or_else(|| unknown(id))?;
     if !store.replay(id, Timestamp::now()).await? {
-        return Err(Failed::work(format!("the body of {id} is past its retention time, so it cannot be decided again")));
+        return Err(Failed::work(format!(
+            "the body of {id} is past its retention time, so it cannot be decided again"
+        )));
     }
     println!("{id} is decided again within a second of a server running");
     Ok(())
@@ -117,18 +120,27 @@ async fn replay(store: &Store, id: &DeliveryId) -> Result<(), Failed> {
 
 async fn reconcile(config: &Config, store: Store, repo: Option<RepoName>) -> Result<(), Failed> {
     let token = config.github.token.clone();
-    let token = token.ok_or_else(|| Failed::work("no `github.token` is configured, so GitHub cannot be asked"))?;
+    let token =
+        token.ok_or_else(|| Failed::work("no `github.token` is configured, so GitHub cannot be asked"))?;
     let settings = GithubSettings::new(config.github.api_url.clone(), Some(token));
     let github = Github::new(GithubSettings { ca: config.github.ca.clone(), ..settings })?;
-    let reconciler =
-        Reconciler { store: &store, github: &github, hook_url: config.http.hook_url(), now: Timestamp::now() };
+    let reconciler = Reconciler {
+        store: &store,
+        github: &github,
+        hook_url: config.http.hook_url(),
+        now: Timestamp::now(),
+    };
     let repos = match repo {
         Some(repo) => vec![repo],
         None => reconciler.repositories(&config.rules).await?,
     };
     for repo in repos {
         let done = reconciler.reconcile(&repo).await?;
-        println!("{repo}: {} deliveries at GitHub, {} never arrived and are sent again", done.looked_at, done.asked_again.len());
+        println!(
+            "{repo}: {} deliveries at GitHub, {} never arrived and are sent again",
+            done.looked_at,
+            done.asked_again.len()
+        );
         for id in done.asked_again {
             println!("  {id}");
         }

@@ -21,7 +21,9 @@ pub(super) enum Command {
 pub(super) async fn hook(config: Config, command: Command) -> Result<(), Failed> {
     let token = config.github.token.clone();
     let token = token.ok_or_else(|| {
-        Failed::work("no `github.token` is configured: make one with permission for webhooks (admin:repo_hook)")
+        Failed::work(
+            "no `github.token` is configured: make one with permission for webhooks (admin:repo_hook)",
+        )
     })?;
     let settings = GithubSettings::new(config.github.api_url.clone(), Some(token));
     let github = Github::new(GithubSettings { ca: config.github.ca.clone(), ..settings })?;
@@ -68,8 +70,10 @@ async fn address(config: &Config) -> Result<Url, Failed> {
 /// The secret that speaks for this repository.
 fn secret(config: &Config, repo: &RepoName) -> Result<mergeyard_types::Secret, Failed> {
     use crate::store::Source;
-    let current = config.rules.secrets.iter().filter(|secret| secret.until.is_none() && secret.is_for(Source::Github));
+    let current =
+        config.rules.secrets.iter().filter(|secret| secret.until.is_none() && secret.is_for(Source::Github));
     let ours = current.into_iter().find(|secret| config.rules.speaks_for(secret, repo));
-    ours.map(|secret| secret.value.clone())
-        .ok_or_else(|| Failed::work(format!("no webhook secret is configured for {repo}; set `github.webhook_secret`")))
+    ours.map(|secret| secret.value.clone()).ok_or_else(|| {
+        Failed::work(format!("no webhook secret is configured for {repo}; set `github.webhook_secret`"))
+    })
 }

@@ -118,7 +118,8 @@ async fn run(args: Args) -> Result<(), Failed> {
 fn load(file: Option<PathBuf>) -> Result<Config, Failed> {
     let usual = ["mergeyard.toml", "/etc/mergeyard/mergeyard.toml"];
     let file = file.or_else(|| usual.map(PathBuf::from).into_iter().find(|path| path.exists()));
-    Config::load(file.as_deref(), std::env::vars()).map_err(|error: ConfigError| Failed::Usage(Box::new(error)))
+    Config::load(file.as_deref(), std::env::vars())
+        .map_err(|error: ConfigError| Failed::Usage(Box::new(error)))
 }
 
 fn complain(error: &dyn std::error::Error) {

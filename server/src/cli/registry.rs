@@ -45,10 +45,15 @@ pub(super) fn registry(command: Command) -> Result<(), Failed> {
     let htpasswd = out.join("htpasswd");
     if !is_for(&htpasswd, &user, password.expose()) {
         let hash = bcrypt::hash(password.expose(), bcrypt::DEFAULT_COST)?;
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o640).open(&htpasswd)?;
+        let mut file =
+            OpenOptions::new().create(true).truncate(true).write(true).mode(0o640).open(&htpasswd)?;
         writeln!(file, "{user}:{hash}")?;
     }
-    println!("{} has ca.pem, cert.pem, key.pem, htpasswd and password for {}", out.display(), names.join(", "));
+    println!(
+        "{} has ca.pem, cert.pem, key.pem, htpasswd and password for {}",
+        out.display(),
+        names.join(", ")
+    );
     Ok(())
 }
 

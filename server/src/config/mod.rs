@@ -136,7 +136,8 @@ impl Rules {
     /// spoken for by those.
     pub fn speaks_for(&self, secret: &WebhookSecret, repo: &RepoName) -> bool {
         let own = self.policies.0.iter().position(|policy| policy.covers(repo));
-        let has_own = |at: usize| self.secrets.iter().any(|s| matches!(s.scope, Scope::Repo(other) if other == at));
+        let has_own =
+            |at: usize| self.secrets.iter().any(|s| matches!(s.scope, Scope::Repo(other) if other == at));
         match (&secret.scope, own.filter(|at| has_own(*at))) {
             (Scope::Repo(theirs), own) => own == Some(*theirs),
             (Scope::All, own) => own.is_none(),
@@ -167,7 +168,9 @@ impl Config {
         let has_public_url = http.public_url.is_some();
         let public_url = match http.public_url {
             Some(url) => url,
-            None => format!("http://{}", http.listen).parse().map_err(|_| ConfigError::value("http.listen", "not an address"))?,
+            None => format!("http://{}", http.listen)
+                .parse()
+                .map_err(|_| ConfigError::value("http.listen", "not an address"))?,
         };
         let tls = match http.tls {
             Some(tls) => Some((path(tls.cert), path(tls.key))),
@@ -187,7 +190,10 @@ impl Config {
         if let Some(previous) = github.webhook_secret_previous {
             let key = "github.webhook_secret_previous";
             let until = previous.until.parse::<jiff::Timestamp>().map_err(|error| {
-                ConfigError::value(&format!("{key}.until"), &format!("{error}; write a time such as 2030-01-31T12:00:00Z"))
+                ConfigError::value(
+                    &format!("{key}.until"),
+                    &format!("{error}; write a time such as 2030-01-31T12:00:00Z"),
+                )
             })?;
             let until = Some(Timestamp(until.as_millisecond()));
             let value = strong(key, secret(key, previous.secret)?)?;
@@ -218,16 +224,23 @@ impl Config {
             }
             Registry::Embedded { listen: registry.listen, host: registry.host }
         } else {
-            let missing = |key| ConfigError::value(key, "is missing; a registry that is not embedded needs it");
+            let missing =
+                |key| ConfigError::value(key, "is missing; a registry that is not embedded needs it");
             Registry::External {
                 host: registry.host.ok_or_else(|| missing("registry.host"))?,
                 ca: registry.ca.map(path),
                 username: registry.username.ok_or_else(|| missing("registry.username"))?,
-                password: secret("registry.password", registry.password.ok_or_else(|| missing("registry.password"))?)?,
+                password: secret(
+                    "registry.password",
+                    registry.password.ok_or_else(|| missing("registry.password"))?,
+                )?,
             }
         };
         if engine.parallel == 0 {
-            return Err(ConfigError::value("engine.parallel", "is 0, so no step would ever run; write 1 or more"));
+            return Err(ConfigError::value(
+                "engine.parallel",
+                "is 0, so no step would ever run; write 1 or more",
+            ));
         }
         Ok(Self {
             data_dir: path(data_dir),
@@ -247,7 +260,9 @@ impl Config {
                 network: engine.network,
             },
             registry,
-            deliveries: Deliveries { keep: Duration::from_secs(deliveries.keep_days.saturating_mul(24 * 3600)) },
+            deliveries: Deliveries {
+                keep: Duration::from_secs(deliveries.keep_days.saturating_mul(24 * 3600)),
+            },
             rules: Rules { policies, secrets },
         })
     }

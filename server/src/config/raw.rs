@@ -213,11 +213,13 @@ impl RawSecret {
             RawSecret::Here(secret) => return Ok(secret),
             RawSecret::File(path) => {
                 let path = folder.join(path);
-                std::fs::read_to_string(&path)
-                    .map_err(|error| ConfigError::value(key, &format!("cannot be read from {}: {error}", path.display())))?
+                std::fs::read_to_string(&path).map_err(|error| {
+                    ConfigError::value(key, &format!("cannot be read from {}: {error}", path.display()))
+                })?
             }
-            RawSecret::Env(name) => std::env::var(&name)
-                .map_err(|_| ConfigError::value(key, &format!("is to come from the variable {name}, which is not set")))?,
+            RawSecret::Env(name) => std::env::var(&name).map_err(|_| {
+                ConfigError::value(key, &format!("is to come from the variable {name}, which is not set"))
+            })?,
         };
         let value = value.trim_end_matches(['\r', '\n']);
         if value.is_empty() {

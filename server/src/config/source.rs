@@ -154,9 +154,8 @@ fn advice(message: &str) -> String {
         return message.to_owned();
     }
     let Some(unknown) = quoted.next() else { return message.to_owned() };
-    let nearest = quoted.max_by(|a, b| {
-        strsim::jaro_winkler(a, unknown).total_cmp(&strsim::jaro_winkler(b, unknown))
-    });
+    let nearest =
+        quoted.max_by(|a, b| strsim::jaro_winkler(a, unknown).total_cmp(&strsim::jaro_winkler(b, unknown)));
     match nearest {
         Some(nearest) => format!("unknown key `{unknown}`; the nearest known key is `{nearest}`"),
         None => format!("unknown key `{unknown}`"),
@@ -184,8 +183,13 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_shown_on_its_line_with_the_nearest_known_one() {
-        let error = load("data_dir = \"/tmp\"\n\n[http]\nlisten_on = \"127.0.0.1:1\"\n", &[]).unwrap_err().to_string();
-        assert!(error.contains("mergeyard.toml:4:1: unknown key `listen_on`; the nearest known key is `listen`"), "{error}");
+        let error = load("data_dir = \"/tmp\"\n\n[http]\nlisten_on = \"127.0.0.1:1\"\n", &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("mergeyard.toml:4:1: unknown key `listen_on`; the nearest known key is `listen`"),
+            "{error}"
+        );
         assert!(error.contains("4 | listen_on = "), "{error}");
     }
 

@@ -15,8 +15,11 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use mergeyard_plan::{decide, event::Event};
-use mergeyard_types::{DeliveryId, RepoName, Secret};
+use mergeyard_plan::{
+    decide::{self, Identity},
+    event::Event,
+};
+use mergeyard_types::{DeliveryId, RepoName, Secret, Timestamp};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
@@ -26,7 +29,7 @@ use crate::{
     config::{Rules, WebhookSecret},
     github::signature,
     payload,
-    store::{Delivery, Receipt, Source},
+    store::{Delivery, Receipt, Source, StoreError},
     yard::Yard,
 };
 
@@ -52,6 +55,14 @@ struct VerifiedDelivery {
     rules: Arc<Rules>,
     /// The secrets that signed it.
     signers: Vec<WebhookSecret>,
+}
+
+/// A verified delivery whose body was understood as far as it can be.
+struct ReadDelivery {
+    id: DeliveryId,
+    name: String,
+    event: Option<Event>,
+    verified: VerifiedDelivery,
 }
 
 /// Why a delivery was not taken.
@@ -82,29 +93,48 @@ async fn git(State(hooks): State<Arc<Hooks>>, request: Request) -> Result<Respon
 impl Hooks {
     async fn receive(&self, source: Source, request: Request) -> Result<Response, Refusal> {
         let (head, body) = request.into_parts();
-        let body = tokio::time::timeout(PATIENCE, self.read(&head.headers, body)).await.map_err(|_| Refusal::TooSlow)??;
+        let body = tokio::time::timeout(PATIENCE, self.read(&head.headers, body))
+            .await
+            .map_err(|_| Refusal::TooSlow)??;
         let verified = self.verify(source, &head.headers, body)?;
-        let (delivery, ping) = verified.into_delivery(&head.headers, self.yard.clock.now())?;
+        let read = verified.read(&head.headers)?;
+        let identity = self.identity(&read).await?;
+        let ping = read.event == Some(Event::Ping);
+        let delivery = read.into_delivery(&identity, self.yard.clock.now())?;
         let (id, ignored) = (delivery.id.clone(), delivery.ignored.clone());
-        let receipt = self.yard.store.receive(delivery).await.map_err(|error| {
-            warn!(delivery = %id, error = &error as &dyn std::error::Error, "could not make a delivery durable; the sender was told so");
-            Refusal::NotDurable
-        })?;
+        let receipt = self.yard.store.receive(delivery).await.map_err(Refusal::not_durable)?;
         self.yard.wake.inbox.notify_waiters();
         self.yard.changes.tell();
         Ok(match (receipt, ignored) {
-            (Receipt::Duplicate, _) => answer(StatusCode::OK, json!({ "delivery": id, "state": "duplicate" })),
-            (Receipt::Accepted, _) if ping => answer(StatusCode::OK, json!({ "delivery": id, "state": "pong" })),
-            (Receipt::Accepted, None) => answer(StatusCode::ACCEPTED, json!({ "delivery": id, "state": "queued" })),
+            (Receipt::Duplicate, _) => {
+                answer(StatusCode::OK, json!({ "delivery": id, "state": "duplicate" }))
+            }
+            (Receipt::Accepted, _) if ping => {
+                answer(StatusCode::OK, json!({ "delivery": id, "state": "pong" }))
+            }
+            (Receipt::Accepted, None) => {
+                answer(StatusCode::ACCEPTED, json!({ "delivery": id, "state": "queued" }))
+            }
             (Receipt::Accepted, Some(reason)) => {
                 answer(StatusCode::ACCEPTED, json!({ "delivery": id, "state": "ignored", "reason": reason }))
             }
         })
     }
 
+    /// A name that is not configured may be the new name of a repository that is. Only then
+    /// the database is asked, so that the usual webhook costs no look.
+    async fn identity(&self, read: &ReadDelivery) -> Result<Identity, Refusal> {
+        let repository = read.event.as_ref().and_then(|event| event.repository());
+        match repository.filter(|repository| read.verified.rules.policies.of(&repository.name).is_none()) {
+            Some(repository) => self.yard.store.identity(repository).await.map_err(Refusal::not_durable),
+            None => Ok(Identity::default()),
+        }
+    }
+
     /// The whole body, within the limit whatever its headers say.
     async fn read(&self, headers: &HeaderMap, mut body: Body) -> Result<Bytes, Refusal> {
-        let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let announced =
+            headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         if announced.is_some_and(|length| length > payload::LARGEST as u64) {
             return Err(Refusal::TooLarge);
         }
@@ -127,7 +157,8 @@ impl Hooks {
     fn verify(&self, source: Source, headers: &HeaderMap, body: Bytes) -> Result<VerifiedDelivery, Refusal> {
         let rules = self.yard.rules();
         let now = self.yard.clock.now();
-        let known: Vec<&WebhookSecret> = rules.secrets_at(now).filter(|secret| secret.is_for(source)).collect();
+        let known: Vec<&WebhookSecret> =
+            rules.secrets_at(now).filter(|secret| secret.is_for(source)).collect();
         let values: Vec<Secret> = known.iter().map(|secret| secret.value.clone()).collect();
         let signer = signature::verify(&values, &body, headers).map_err(Refusal::Unsigned)?;
         // One value may have been configured in several places.
@@ -142,47 +173,48 @@ impl Hooks {
 }
 
 impl VerifiedDelivery {
-    /// What is stored, and whether it is only a ping.
-    fn into_delivery(
-        self,
-        headers: &HeaderMap,
-        now: mergeyard_types::Timestamp,
-    ) -> Result<(Delivery, bool), Refusal> {
-        let Self { source, body, content_type, rules, signers } = self;
+    fn read(self, headers: &HeaderMap) -> Result<ReadDelivery, Refusal> {
         let readable = |error: payload::PayloadError| Refusal::NotReadable(error.to_string());
-        let json = payload::json(&content_type, &body).map_err(readable)?;
+        let json = payload::json(&self.content_type, &self.body).map_err(readable)?;
         payload::check(&json).map_err(readable)?;
-        let (id, event_name) = names(source, headers, &body)?;
-        // A known event in an unknown shape is kept too; deciding it will say what is wrong.
-        let event = match source {
-            Source::Github => Event::from_github(&event_name, &json),
+        let (id, name) = names(self.source, headers, &self.body)?;
+        let event = match self.source {
+            Source::Github => Event::from_github(&name, &json),
             Source::Git => Event::from_git(&json),
+        };
+        // A known event in an unknown shape is kept too; deciding it will say what is wrong.
+        Ok(ReadDelivery { id, name, event: event.ok(), verified: self })
+    }
+}
+
+impl ReadDelivery {
+    fn into_delivery(self, identity: &Identity, now: Timestamp) -> Result<Delivery, Refusal> {
+        let Self { id, name, event, verified } = self;
+        let VerifiedDelivery { source, body, content_type, rules, signers } = verified;
+        let repo =
+            event.as_ref().and_then(|event| event.repository()).map(|repository| repository.name.clone());
+        if let Some(repo) = &repo {
+            let known_as = identity.name_of_id.as_ref().unwrap_or(repo);
+            if !signers.iter().any(|secret| rules.speaks_for(secret, known_as)) {
+                return Err(Refusal::NotTheirs(repo.clone()));
+            }
         }
-        .ok();
-        let repo = event.as_ref().and_then(|event| event.repository()).map(|repository| repository.name.clone());
-        if let Some(repo) = &repo
-            && !signers.iter().any(|secret| rules.speaks_for(secret, repo))
-        {
-            return Err(Refusal::NotTheirs(repo.clone()));
-        }
-        let ping = event == Some(Event::Ping);
         let ignored = match &event {
             Some(Event::Ping) => Some("a ping: the webhook works".to_owned()),
-            Some(event) => decide::change(event, &rules.policies, &decide::Identity::default()).err(),
+            Some(event) => decide::change(event, &rules.policies, identity).err(),
             None => None,
         };
-        let delivery = Delivery {
+        Ok(Delivery {
             id,
             source,
-            event: event_name,
+            event: name,
             content_type,
             repo,
             body_size: body.len(),
             body: payload::compress(&body),
             received: now,
             ignored,
-        };
-        Ok((delivery, ping))
+        })
     }
 }
 
@@ -190,12 +222,18 @@ impl VerifiedDelivery {
 fn names(source: Source, headers: &HeaderMap, body: &[u8]) -> Result<(DeliveryId, String), Refusal> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let missing = |name: &str| Refusal::NotReadable(format!("the header {name} is missing or not readable"));
-    let id = |name: &str| text(name).map(|id| id.parse::<DeliveryId>().map_err(|error| Refusal::NotReadable(format!("{name}: {error}"))));
+    let id = |name: &str| {
+        text(name).map(|id| {
+            id.parse::<DeliveryId>().map_err(|error| Refusal::NotReadable(format!("{name}: {error}")))
+        })
+    };
     match source {
         Source::Github => {
             const EVENT: &str = "X-GitHub-Event";
             const ID: &str = "X-GitHub-Delivery";
-            let plain = |event: &&str| event.len() <= 64 && event.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            let plain = |event: &&str| {
+                event.len() <= 64 && event.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+            };
             let event = text(EVENT).filter(plain).ok_or_else(|| missing(EVENT))?;
             Ok((id(ID).ok_or_else(|| missing(ID))??, event.to_owned()))
         }
@@ -213,6 +251,16 @@ fn names(source: Source, headers: &HeaderMap, body: &[u8]) -> Result<(DeliveryId
 
 fn answer(status: StatusCode, body: serde_json::Value) -> Response {
     (status, Json(body)).into_response()
+}
+
+impl Refusal {
+    fn not_durable(error: StoreError) -> Self {
+        warn!(
+            error = &error as &dyn std::error::Error,
+            "could not make a delivery durable; the sender was told so"
+        );
+        Refusal::NotDurable
+    }
 }
 
 impl IntoResponse for Refusal {

@@ -276,7 +276,8 @@ impl Store {
 
     /// Every repository whose events were accepted, by the name it had then.
     pub async fn repositories(&self) -> Result<Vec<RepoName>, StoreError> {
-        let rows = sqlx::query("SELECT name FROM repositories ORDER BY forge_id").fetch_all(&self.reader).await?;
+        let rows =
+            sqlx::query("SELECT name FROM repositories ORDER BY forge_id").fetch_all(&self.reader).await?;
         rows.iter().map(|row| word(row, "name")).collect()
     }
 

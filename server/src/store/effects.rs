@@ -63,13 +63,15 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        sqlx::query("UPDATE effects SET state = ?, error = ?, attempts = attempts + 1, finished = ? WHERE id = ?")
-            .bind(state)
-            .bind(error)
-            .bind(now.0)
-            .bind(id.0)
-            .execute(&mut *tx.inner)
-            .await?;
+        sqlx::query(
+            "UPDATE effects SET state = ?, error = ?, attempts = attempts + 1, finished = ? WHERE id = ?",
+        )
+        .bind(state)
+        .bind(error)
+        .bind(now.0)
+        .bind(id.0)
+        .execute(&mut *tx.inner)
+        .await?;
         tx.commit().await
     }
 

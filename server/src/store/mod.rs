@@ -41,7 +41,9 @@ pub struct Store {
 pub enum StoreError {
     #[error("the database does not answer")]
     Unavailable(#[from] sqlx::Error),
-    #[error("the database `{path}` was written by a newer mergeyard (schema {found}, this one knows {SCHEMA}); start that version, or restore a backup")]
+    #[error(
+        "the database `{path}` was written by a newer mergeyard (schema {found}, this one knows {SCHEMA}); start that version, or restore a backup"
+    )]
     Newer { path: String, found: i64 },
     #[error("the database `{path}` is damaged: {what}; restore a backup of the data directory")]
     Damaged { path: String, what: String },
@@ -88,7 +90,9 @@ impl Store {
     /// Whether a transaction can be made durable right now, which is what a webhook needs.
     pub async fn check_writable(&self) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        sqlx::query("CREATE TABLE IF NOT EXISTS readiness (at INTEGER) STRICT").execute(&mut *tx.inner).await?;
+        sqlx::query("CREATE TABLE IF NOT EXISTS readiness (at INTEGER) STRICT")
+            .execute(&mut *tx.inner)
+            .await?;
         tx.inner.rollback().await?;
         Ok(())
     }
@@ -168,7 +172,8 @@ fn word_or_none<T: std::str::FromStr>(
     column: &'static str,
 ) -> Result<Option<T>, StoreError> {
     let text: Option<String> = row.try_get(column)?;
-    text.map(|text| text.parse().map_err(|_| StoreError::Unreadable { what: column, value: text })).transpose()
+    text.map(|text| text.parse().map_err(|_| StoreError::Unreadable { what: column, value: text }))
+        .transpose()
 }
 
 fn json<T: serde::de::DeserializeOwned>(

@@ -9,8 +9,8 @@ use mergeyard_plan::{
     run::{Outcome, Report, Run, Step, Workflow},
 };
 use mergeyard_types::{
-    CommitSha, DeliveryId, Digest, GitRef, ImageName, ImageRef, RepoName, RunId, State, StepId, Timestamp, TreeId,
-    WorkflowId,
+    CommitSha, DeliveryId, Digest, GitRef, ImageName, ImageRef, RepoName, RunId, State, StepId, Timestamp,
+    TreeId, WorkflowId,
 };
 use sqlx::{Row, sqlite::SqliteRow};
 
@@ -320,7 +320,8 @@ impl Store {
 
     pub async fn run_page(&self, id: RunId) -> Result<Option<RunPage>, StoreError> {
         let mut reader = self.reader.begin().await?;
-        let row = sqlx::query("SELECT * FROM runs WHERE id = ?").bind(id.0).fetch_optional(&mut *reader).await?;
+        let row =
+            sqlx::query("SELECT * FROM runs WHERE id = ?").bind(id.0).fetch_optional(&mut *reader).await?;
         let Some(run) = row.as_ref().map(run_row).transpose()? else { return Ok(None) };
         let mut workflows = sqlx::query("SELECT * FROM workflows WHERE run = ? ORDER BY id")
             .bind(id.0)
@@ -329,21 +330,31 @@ impl Store {
             .iter()
             .map(workflow_row)
             .collect::<Result<Vec<_>, _>>()?;
-        for row in sqlx::query("SELECT * FROM steps WHERE run = ? ORDER BY id").bind(id.0).fetch_all(&mut *reader).await? {
-            let owner = WorkflowId(row.try_get("workflow")?);
-            let step = step_row(&row)?;
-            workflows.iter_mut().filter(|workflow| workflow.id == owner).for_each(|w| w.steps.push(step.clone()));
-        }
-        let images = sqlx::query("SELECT i.* FROM steps s JOIN images i ON i.step = s.id WHERE s.run = ? ORDER BY i.id")
+        for row in sqlx::query("SELECT * FROM steps WHERE run = ? ORDER BY id")
             .bind(id.0)
             .fetch_all(&mut *reader)
-            .await?;
+            .await?
+        {
+            let owner = WorkflowId(row.try_get("workflow")?);
+            let step = step_row(&row)?;
+            workflows
+                .iter_mut()
+                .filter(|workflow| workflow.id == owner)
+                .for_each(|w| w.steps.push(step.clone()));
+        }
+        let images = sqlx::query(
+            "SELECT i.* FROM steps s JOIN images i ON i.step = s.id WHERE s.run = ? ORDER BY i.id",
+        )
+        .bind(id.0)
+        .fetch_all(&mut *reader)
+        .await?;
         let images = images.iter().map(image_row).collect::<Result<_, _>>()?;
         Ok(Some(RunPage { run, workflows, images }))
     }
 
     pub async fn step(&self, id: StepId) -> Result<Option<StepRow>, StoreError> {
-        let row = sqlx::query("SELECT * FROM steps WHERE id = ?").bind(id.0).fetch_optional(&self.reader).await?;
+        let row =
+            sqlx::query("SELECT * FROM steps WHERE id = ?").bind(id.0).fetch_optional(&self.reader).await?;
         row.as_ref().map(step_row).transpose()
     }
 
@@ -396,7 +407,21 @@ impl Tx {
         now: Timestamp,
     ) -> Result<Option<RunId>, StoreError> {
         let PlannedRun {
-            forge, repo, known_as, clone_url, source_url, event, branch, commit, hints, merged_at, title, author, number, supersede: _, workflows,
+            forge,
+            repo,
+            known_as,
+            clone_url,
+            source_url,
+            event,
+            branch,
+            commit,
+            hints,
+            merged_at,
+            title,
+            author,
+            number,
+            supersede: _,
+            workflows,
         } = plan;
         let merged = merged_at.unwrap_or(now);
         let row = sqlx::query(
@@ -448,14 +473,16 @@ impl Tx {
             PlanVerdict::Skip(why) => (State::Skipped, Some(why)),
             PlanVerdict::Refuse(why) => (State::Failure, Some(why)),
         };
-        let row = sqlx::query("INSERT INTO workflows (run, name, axis, state, why) VALUES (?, ?, ?, ?, ?) RETURNING id")
-            .bind(run.0)
-            .bind(&workflow.name)
-            .bind(&workflow.axis)
-            .bind(state.as_str())
-            .bind(why)
-            .fetch_one(&mut *self.inner)
-            .await?;
+        let row = sqlx::query(
+            "INSERT INTO workflows (run, name, axis, state, why) VALUES (?, ?, ?, ?, ?) RETURNING id",
+        )
+        .bind(run.0)
+        .bind(&workflow.name)
+        .bind(&workflow.axis)
+        .bind(state.as_str())
+        .bind(why)
+        .fetch_one(&mut *self.inner)
+        .await?;
         let id: i64 = row.try_get(0)?;
         for (position, step) in workflow.steps.iter().enumerate() {
             sqlx::query(
@@ -521,7 +548,8 @@ impl Tx {
     }
 
     async fn run_with_key(&mut self, key: &str) -> Result<RunId, StoreError> {
-        let row = sqlx::query("SELECT id FROM runs WHERE key = ?").bind(key).fetch_one(&mut *self.inner).await?;
+        let row =
+            sqlx::query("SELECT id FROM runs WHERE key = ?").bind(key).fetch_one(&mut *self.inner).await?;
         Ok(RunId(row.try_get(0)?))
     }
 
@@ -540,7 +568,10 @@ impl Tx {
     }
 
     async fn load(&mut self, id: RunId) -> Result<Option<Run>, StoreError> {
-        let row = sqlx::query("SELECT * FROM runs WHERE id = ?").bind(id.0).fetch_optional(&mut *self.inner).await?;
+        let row = sqlx::query("SELECT * FROM runs WHERE id = ?")
+            .bind(id.0)
+            .fetch_optional(&mut *self.inner)
+            .await?;
         let Some(row) = row else { return Ok(None) };
         let mut run = Run {
             id,
@@ -552,13 +583,18 @@ impl Tx {
             cancel: row.try_get("cancel")?,
             workflows: Vec::new(),
         };
-        let workflows =
-            sqlx::query("SELECT * FROM workflows WHERE run = ? ORDER BY id").bind(id.0).fetch_all(&mut *self.inner).await?;
+        let workflows = sqlx::query("SELECT * FROM workflows WHERE run = ? ORDER BY id")
+            .bind(id.0)
+            .fetch_all(&mut *self.inner)
+            .await?;
         for row in workflows {
             let WorkflowRow { id, name, axis, state, why, steps: _ } = workflow_row(&row)?;
             run.workflows.push(Workflow { id, name, axis, state, why, steps: Vec::new() });
         }
-        let steps = sqlx::query("SELECT * FROM steps WHERE run = ? ORDER BY id").bind(id.0).fetch_all(&mut *self.inner).await?;
+        let steps = sqlx::query("SELECT * FROM steps WHERE run = ? ORDER BY id")
+            .bind(id.0)
+            .fetch_all(&mut *self.inner)
+            .await?;
         for row in steps {
             let owner = WorkflowId(row.try_get("workflow")?);
             let step = step(&row)?;
@@ -602,7 +638,20 @@ impl Tx {
     }
 
     async fn save_step(&mut self, step: &Step) -> Result<(), StoreError> {
-        let Step { id, name: _, state, why, ready, not_before, attempt, retry: _, crashes, started, finished, outputs } = step;
+        let Step {
+            id,
+            name: _,
+            state,
+            why,
+            ready,
+            not_before,
+            attempt,
+            retry: _,
+            crashes,
+            started,
+            finished,
+            outputs,
+        } = step;
         sqlx::query(
             "UPDATE steps SET state = ?, why = ?, ready = ?, not_before = ?, attempt = ?, crashes = ?, started = ?, \
              finished = ?, outputs = ? WHERE id = ?",
@@ -653,7 +702,9 @@ impl Tx {
         outputs: &BTreeMap<String, String>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let (Some(image), Some(digest)) = (outputs.get("image"), outputs.get("digest")) else { return Ok(()) };
+        let (Some(image), Some(digest)) = (outputs.get("image"), outputs.get("digest")) else {
+            return Ok(());
+        };
         let unreadable = |what, value: &String| StoreError::Unreadable { what, value: value.clone() };
         let image: ImageRef = image.parse().map_err(|_| unreadable("output `image`", image))?;
         let digest: Digest = digest.parse().map_err(|_| unreadable("output `digest`", digest))?;
@@ -759,7 +810,8 @@ fn step_row(row: &SqliteRow) -> Result<StepRow, StoreError> {
 }
 
 fn step(row: &SqliteRow) -> Result<Step, StoreError> {
-    let StepRow { id, name, state, why, attempt, not_before, started, finished, outputs, run: _, action: _ } = step_row(row)?;
+    let StepRow { id, name, state, why, attempt, not_before, started, finished, outputs, run: _, action: _ } =
+        step_row(row)?;
     Ok(Step {
         id,
         name,

@@ -20,8 +20,9 @@ pub(super) struct Asset {
 
 pub(super) static STYLE: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("style", "css", "text/css; charset=utf-8", include_str!("assets/style.css")));
-pub(super) static SCRIPT: LazyLock<Asset> =
-    LazyLock::new(|| Asset::new("live", "js", "text/javascript; charset=utf-8", include_str!("assets/live.js")));
+pub(super) static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
+    Asset::new("live", "js", "text/javascript; charset=utf-8", include_str!("assets/live.js"))
+});
 pub(super) static ICON: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("icon", "svg", "image/svg+xml", include_str!("assets/icon.svg")));
 
@@ -37,7 +38,9 @@ impl Asset {
 }
 
 pub(super) async fn asset(Path(file): Path<String>) -> Result<Response, Answer> {
-    let asset = [&STYLE, &SCRIPT, &ICON].into_iter().find(|asset| asset.file == file).ok_or(Answer::NotFound)?;
-    let headers = [(CONTENT_TYPE, asset.content_type), (CACHE_CONTROL, "public, max-age=31536000, immutable")];
+    let asset =
+        [&STYLE, &SCRIPT, &ICON].into_iter().find(|asset| asset.file == file).ok_or(Answer::NotFound)?;
+    let headers =
+        [(CONTENT_TYPE, asset.content_type), (CACHE_CONTROL, "public, max-age=31536000, immutable")];
     Ok((headers, asset.content).into_response())
 }

@@ -36,16 +36,35 @@ impl Badge {
 impl From<State> for Badge {
     fn from(state: State) -> Self {
         let (tone, shape) = match state {
-            State::Queued => ("waiting", r#"<circle cx="8" cy="8" r="6" class="line" stroke-dasharray="2.4 2.3"/>"#),
-            State::Running => {
-                ("running", r#"<circle cx="8" cy="8" r="6" class="line faint"/><path class="line" d="M8 2a6 6 0 0 1 6 6"/>"#)
+            State::Queued => {
+                ("waiting", r#"<circle cx="8" cy="8" r="6" class="line" stroke-dasharray="2.4 2.3"/>"#)
             }
-            State::Success => ("good", r#"<circle cx="8" cy="8" r="7" class="body"/><path class="cut" d="m4.8 8.3 2.3 2.2 4.2-4.8"/>"#),
-            State::Failure => ("bad", r#"<path class="body" d="M5 1h6l4 4v6l-4 4H5l-4-4V5z"/><path class="cut" d="m5.5 5.5 5 5m0-5-5 5"/>"#),
-            State::Error => ("broken", r#"<path class="body" d="M8 .8 15.6 15H.4z"/><path class="cut" d="M8 6v4.2m0 2.2v.1"/>"#),
-            State::Cancelled => ("quiet", r#"<circle cx="8" cy="8" r="6" class="line"/><path class="line" d="m4 12 8-8"/>"#),
-            State::Skipped => ("quiet", r#"<circle cx="8" cy="8" r="6" class="line"/><path class="line" d="M5 8h6"/>"#),
-            State::Blocked => ("waiting", r#"<rect x="1" y="1" width="14" height="14" rx="3" class="body"/><path class="cut" d="M6 5v6m4-6v6"/>"#),
+            State::Running => (
+                "running",
+                r#"<circle cx="8" cy="8" r="6" class="line faint"/><path class="line" d="M8 2a6 6 0 0 1 6 6"/>"#,
+            ),
+            State::Success => (
+                "good",
+                r#"<circle cx="8" cy="8" r="7" class="body"/><path class="cut" d="m4.8 8.3 2.3 2.2 4.2-4.8"/>"#,
+            ),
+            State::Failure => (
+                "bad",
+                r#"<path class="body" d="M5 1h6l4 4v6l-4 4H5l-4-4V5z"/><path class="cut" d="m5.5 5.5 5 5m0-5-5 5"/>"#,
+            ),
+            State::Error => (
+                "broken",
+                r#"<path class="body" d="M8 .8 15.6 15H.4z"/><path class="cut" d="M8 6v4.2m0 2.2v.1"/>"#,
+            ),
+            State::Cancelled => {
+                ("quiet", r#"<circle cx="8" cy="8" r="6" class="line"/><path class="line" d="m4 12 8-8"/>"#)
+            }
+            State::Skipped => {
+                ("quiet", r#"<circle cx="8" cy="8" r="6" class="line"/><path class="line" d="M5 8h6"/>"#)
+            }
+            State::Blocked => (
+                "waiting",
+                r#"<rect x="1" y="1" width="14" height="14" rx="3" class="body"/><path class="cut" d="M6 5v6m4-6v6"/>"#,
+            ),
         };
         Badge { word: state.as_str(), tone, shape }
     }
@@ -66,6 +85,9 @@ impl From<DeliveryState> for Badge {
 impl fmt::Display for Badge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Badge { word, tone, shape } = self;
-        write!(f, r#"<span class="badge {tone}"><svg viewBox="0 0 16 16" aria-hidden="true">{shape}</svg>{word}</span>"#)
+        write!(
+            f,
+            r#"<span class="badge {tone}"><svg viewBox="0 0 16 16" aria-hidden="true">{shape}</svg>{word}</span>"#
+        )
     }
 }

@@ -56,7 +56,8 @@ struct Delivery {
 pub(super) async fn deliveries(State(pages): State<Pages>, query: Query<Filter>) -> Page {
     let before = asked(query)?.before;
     let rows = pages.store.deliveries(before, PAGE + 1).await?;
-    let deliveries = Rows::new(rows.into_iter().map(Listed::from).collect(), PAGE, |listed| listed.delivery.row);
+    let deliveries =
+        Rows::new(rows.into_iter().map(Listed::from).collect(), PAGE, |listed| listed.delivery.row);
     page(&Deliveries { shell: Shell::new(&pages, "deliveries"), deliveries, first: before.is_none() })
 }
 

@@ -31,8 +31,7 @@ pub(super) struct Span {
 
 /// The text without sequences and with everything invisible written out.
 pub(super) fn plain(text: &str) -> Cow<'_, str> {
-    let harmless = |byte: u8| matches!(byte, b' '..=b'~' | b'\n' | b'\t');
-    if text.bytes().all(harmless) {
+    if is_harmless(text) {
         return Cow::Borrowed(text);
     }
     Cow::Owned(Screen::show(text).into_iter().map(|span| span.text).collect())
@@ -41,13 +40,24 @@ pub(super) fn plain(text: &str) -> Cow<'_, str> {
 /// One line of a log. A carriage return begins the line anew, as progress bars mean it.
 pub(super) fn log_line(line: &str) -> Vec<Span> {
     let line = line.trim_end_matches('\r');
-    Screen::show(line.rsplit('\r').next().unwrap_or_default())
+    let line = line.rsplit('\r').next().unwrap_or_default();
+    if is_harmless(line) {
+        return vec![Span { style: String::new(), text: line.to_owned() }];
+    }
+    Screen::show(line)
+}
+
+/// Most text is, and needs no second look.
+fn is_harmless(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n' | b'\t'))
 }
 
 #[derive(Default)]
 struct Screen {
     spans: Vec<Span>,
     style: Style,
+    /// The style of the last span.
+    shown: Style,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
@@ -67,9 +77,9 @@ impl Screen {
     }
 
     fn push(&mut self, c: char) {
-        let style = self.style.classes();
-        if self.spans.last().is_none_or(|last| last.style != style) {
-            self.spans.push(Span { style, text: String::new() });
+        if self.spans.is_empty() || self.shown != self.style {
+            self.shown = self.style;
+            self.spans.push(Span { style: self.style.classes(), text: String::new() });
         }
         let Some(Span { text, .. }) = self.spans.last_mut() else { return };
         if is_invisible(c) { text.push_str(&format!("⟨U+{:04X}⟩", u32::from(c))) } else { text.push(c) }
@@ -155,7 +165,8 @@ mod tests {
 
     #[test]
     fn ordinary_text_stays_as_it_is() {
-        for text in ["", "plain text", "a\tb\nc", "Grüße, 日本語, नमस्ते, 👩\u{200d}👩\u{200d}👧", "\u{fffd}"] {
+        for text in ["", "plain text", "a\tb\nc", "Grüße, 日本語, नमस्ते, 👩\u{200d}👩\u{200d}👧", "\u{fffd}"]
+        {
             assert_eq!(plain(text), text);
         }
     }

@@ -44,7 +44,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const RETRY: Duration = Duration::from_secs(2);
 
 /// The states of a run whenever they change, until they are final.
-pub(super) async fn run_events(State(site): State<Site>, Path(id): Path<String>) -> Result<Response, ApiAnswer> {
+pub(super) async fn run_events(
+    State(site): State<Site>,
+    Path(id): Path<String>,
+) -> Result<Response, ApiAnswer> {
     let run: RunId = named(&id)?;
     site.pages.store.run_page(run).await?.ok_or(Answer::NotFound)?;
     let watch = RunWatch {

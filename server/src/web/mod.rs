@@ -221,7 +221,9 @@ struct Filter {
 type Query<T> = Result<axum::extract::Query<T>, axum::extract::rejection::QueryRejection>;
 
 fn asked<T>(query: Query<T>) -> Result<T, Answer> {
-    let bad = |_| Answer::BadRequest("this address has a parameter that does not read as mergeyard writes it".into());
+    let bad = |_| {
+        Answer::BadRequest("this address has a parameter that does not read as mergeyard writes it".into())
+    };
     query.map(|query| query.0).map_err(bad)
 }
 

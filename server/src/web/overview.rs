@@ -29,8 +29,11 @@ impl Overview {
 
 pub(super) async fn overview(State(pages): State<Pages>) -> Page {
     let store = &pages.store;
-    let (runs, deliveries, effects) =
-        tokio::try_join!(store.runs(None, None, RUNS), store.dead_deliveries(TROUBLES), store.dead_effects(TROUBLES))?;
+    let (runs, deliveries, effects) = tokio::try_join!(
+        store.runs(None, None, RUNS),
+        store.dead_deliveries(TROUBLES),
+        store.dead_effects(TROUBLES)
+    )?;
     let runs = runs.into_iter().map(Listed::from).collect();
     page(&Overview { shell: Shell::new(&pages, ""), runs, deliveries, effects })
 }

@@ -95,7 +95,15 @@ mod tests {
         let link = |text: &str| web_address(text).map(|url| url.to_string());
         assert_eq!(link("https://github.com/acme/clock").unwrap(), "https://github.com/acme/clock");
         assert_eq!(link("http://git.example.org/a/b.git/").unwrap(), "http://git.example.org/a/b");
-        for bad in ["javascript:alert(1)", "data:text/html,x", "file:///etc", "https://u:p@h/a/b", "//h/a", "https://h", ""] {
+        for bad in [
+            "javascript:alert(1)",
+            "data:text/html,x",
+            "file:///etc",
+            "https://u:p@h/a/b",
+            "//h/a",
+            "https://h",
+            "",
+        ] {
             assert_eq!(link(bad), None, "{bad}");
         }
     }

@@ -36,7 +36,8 @@ impl fmt::Display for Took {
 
 /// `2026-11-21T08:40:00.123Z`
 pub(super) fn exact(at: Timestamp) -> String {
-    jiff::Timestamp::from_millisecond(at.0).map_or_else(|_| format!("{} ms", at.0), |time| format!("{time:.3}"))
+    jiff::Timestamp::from_millisecond(at.0)
+        .map_or_else(|_| format!("{} ms", at.0), |time| format!("{time:.3}"))
 }
 
 /// `0.4s`, `12s`, `1m 12s`, `2h 03m`
@@ -70,7 +71,8 @@ mod tests {
 
     #[test]
     fn durations_are_as_precise_as_a_person_needs() {
-        let cases = [(40, "0.0s"), (9_940, "9.9s"), (12_900, "12s"), (72_000, "1m 12s"), (7_380_000, "2h 03m")];
+        let cases =
+            [(40, "0.0s"), (9_940, "9.9s"), (12_900, "12s"), (72_000, "1m 12s"), (7_380_000, "2h 03m")];
         for (millis, shown) in cases {
             assert_eq!(duration(Duration::from_millis(millis)), shown);
         }

@@ -175,7 +175,7 @@ fn a_plan_leaves_no_choice_open() {
             }],
         }],
     };
-    assert_eq!(decided(&candidates(&[folder]), &[Published::Nothing]), Decision::Run(expected));
+    assert_eq!(decided(&candidates(&[folder]), &[Published::Nothing]), Decision::Run(Box::new(expected)));
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn a_broken_file_is_refused_by_name_and_its_neighbour_is_built() {
         (
             spec(text(b"{\r\n \"service\": {\"name\": \"clock\", \"version\": \"1 2\"}\r\n}")),
             format!(
-                "web/spec.json:2:46: `service.version`: `1 2` is not a version: it must be letters, digits, `_`, `.` and \
+                "web/spec.json:2:47: `service.version`: `1 2` is not a version: it must be letters, digits, `_`, `.` and \
                  `-`, and not begin with `.` or `-`; {SHAPE}"
             ),
         ),

@@ -166,7 +166,8 @@ fn file() -> impl Strategy<Value = File> {
             .prop_map(|(name, version)| json!({"service": {"name": name, "version": version}}))
             .prop_map(|spec| File::Text(spec.to_string().into())),
         junk().prop_map(|value| File::Text(json!({"service": value}).to_string().into())),
-        any::<String>().prop_map(|key| File::Text(format!("{{{0}:1,{0}:2}}", json!(key)).into())),
+        (any::<String>(), "1|[a-z]")
+            .prop_map(|(key, value)| { File::Text(format!("{{{0}:1,{0}:{value}}}", json!(key)).into()) }),
         Just(File::Text("x".repeat(70_000).into())),
         any::<u64>().prop_map(File::TooLarge),
         Just(File::Symlink),

@@ -30,7 +30,8 @@ impl Clock {
     pub(super) async fn pull(engine: &str, server: &Server, page: &RunPage) -> Result<Self, Failed> {
         let engine = Engine::at(engine);
         let access = &server.registry;
-        let credentials = RegistryCredentials { username: access.username.clone(), password: access.password.clone() };
+        let credentials =
+            RegistryCredentials { username: access.username.clone(), password: access.password.clone() };
         for image in &page.images {
             engine.remove_image(&image.image.to_string()).await?;
             engine.pull(&image.image.by_digest(image.digest), &credentials).await?;
@@ -91,7 +92,10 @@ impl Clock {
             }
         });
         let text = answer.await.map_err(|_| Failed::work(format!("{address} did not answer in time")))??;
-        let told: f64 = text.trim().parse().map_err(|_| Failed::work(format!("{address} answered `{text}`, which is no time")))?;
+        let told: f64 = text
+            .trim()
+            .parse()
+            .map_err(|_| Failed::work(format!("{address} answered `{text}`, which is no time")))?;
         let now = Timestamp::now().0 as f64 / 1000.0;
         if (now - told).abs() > 60.0 {
             return Err(Failed::work(format!("the clock says {told}, but it is {now}")));

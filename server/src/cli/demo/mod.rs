@@ -108,18 +108,32 @@ struct Scene {
 
 impl Scene {
     async fn play(args: &Args, home: &Home, progress: &mut Progress) -> Result<Self, Failed> {
-        let (sample, merge) = progress.step("repository", "made a git repository with a merged pull request", async {
-            let name = "acme/clock".parse().map_err(|_| Failed::work("the sample has no name"))?;
-            Ok(SampleRepository::create(&home.0.join("clock.git"), name, &FILES)?)
-        }).await?;
+        let (sample, merge) = progress
+            .step("repository", "made a git repository with a merged pull request", async {
+                let name = "acme/clock".parse().map_err(|_| Failed::work("the sample has no name"))?;
+                Ok(SampleRepository::create(&home.0.join("clock.git"), name, &FILES)?)
+            })
+            .await?;
         let secret = Secret::new(Uuid::new_v4().simple().to_string());
         let config = config(args, home, &sample, &secret)?;
-        let server = progress.step("server", "started the server and its TLS registry", async {
-            Ok(Server::start(config, Parts::default()).await?)
-        }).await?;
-        progress.step("webhook", "sent the signed webhook, and it was stored", send(&server, &sample, &merge, &secret)).await?;
-        let page = progress.step("publish", "built and pushed the images", finished(&server, progress.is_live())).await?;
-        let clock = progress.step("pull", "pulled both images by digest", Clock::pull(&args.engine, &server, &page)).await?;
+        let server = progress
+            .step("server", "started the server and its TLS registry", async {
+                Ok(Server::start(config, Parts::default()).await?)
+            })
+            .await?;
+        progress
+            .step(
+                "webhook",
+                "sent the signed webhook, and it was stored",
+                send(&server, &sample, &merge, &secret),
+            )
+            .await?;
+        let page = progress
+            .step("publish", "built and pushed the images", finished(&server, progress.is_live()))
+            .await?;
+        let clock = progress
+            .step("pull", "pulled both images by digest", Clock::pull(&args.engine, &server, &page))
+            .await?;
         let clock = progress.step("start", "started the clock", clock.start()).await?;
         progress.step("check", "the clock answers through its page", clock.check()).await?;
         let run_url = format!("http://{}/runs/{}", server.address, page.run.id);
@@ -127,8 +141,12 @@ impl Scene {
     }
 
     fn document(&self, progress: &Progress) -> serde_json::Value {
-        let images: Vec<_> =
-            self.page.images.iter().map(|image| json!({ "ref": image.image, "digest": image.digest })).collect();
+        let images: Vec<_> = self
+            .page
+            .images
+            .iter()
+            .map(|image| json!({ "ref": image.image, "digest": image.digest }))
+            .collect();
         json!({
             "status": self.page.run.state,
             "run_url": self.run_url,
@@ -217,7 +235,9 @@ async fn send(
         .await?;
     match answer.status().as_u16() {
         202 => Ok(()),
-        status => Err(Failed::work(format!("the webhook was answered with {status}: {}", answer.text().await?))),
+        status => {
+            Err(Failed::work(format!("the webhook was answered with {status}: {}", answer.text().await?)))
+        }
     }
 }
 
@@ -250,11 +270,17 @@ async fn finished(server: &Server, show: bool) -> Result<RunPage, Failed> {
 /// A delivery that was given up will never become a run.
 async fn undecided(server: &Server) -> Result<(), Failed> {
     use crate::store::DeliveryState;
-    let given_up = server.yard.store.deliveries(None, 1).await?.into_iter().find(|row| {
-        matches!(row.state, DeliveryState::Dead | DeliveryState::Ignored)
-    });
+    let given_up = server
+        .yard
+        .store
+        .deliveries(None, 1)
+        .await?
+        .into_iter()
+        .find(|row| matches!(row.state, DeliveryState::Dead | DeliveryState::Ignored));
     match given_up {
-        Some(row) => Err(Failed::work(format!("the webhook started nothing: {}", row.verdict.unwrap_or_default()))),
+        Some(row) => {
+            Err(Failed::work(format!("the webhook started nothing: {}", row.verdict.unwrap_or_default())))
+        }
         None => Ok(()),
     }
 }

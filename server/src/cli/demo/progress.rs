@@ -21,7 +21,12 @@ pub(super) struct Progress {
 impl Progress {
     pub(super) fn new(format: Format) -> Self {
         let text = format == Format::Text;
-        Self { text, colour: text && std::io::stdout().is_terminal(), timings: BTreeMap::new(), begun: Instant::now() }
+        Self {
+            text,
+            colour: text && std::io::stdout().is_terminal(),
+            timings: BTreeMap::new(),
+            begun: Instant::now(),
+        }
     }
 
     /// Whether a person watches, who wants to see the log while it grows.
@@ -72,7 +77,11 @@ pub(super) async fn show_logs(
             let piece = yard.logs.read(step.run, step.id, *from, PIECE).await?;
             *from = piece.next;
             for (_, line) in piece.lines {
-                println!("    {:>9} │ {}", workflow.axis.as_deref().unwrap_or(&workflow.name), text::plain(&line.text));
+                println!(
+                    "    {:>9} │ {}",
+                    workflow.axis.as_deref().unwrap_or(&workflow.name),
+                    text::plain(&line.text)
+                );
             }
         }
     }
