@@ -20,9 +20,8 @@ demo   gcc                       links the binary and compiles the C parts of cr
 demo   make                      build scripts of C libraries
 demo   cmake                     builds aws-lc, the TLS provider's cryptography
 demo   pkg-config                finds the libraries below
-demo   libssl-dev                libgit2's https transport
 demo   zlib1g-dev                libgit2 and flate2
-demo   git                       the sample repository, and the fallback for fetches that libgit2 cannot do
+demo   git                       fetches commits, and makes the sample repository
 demo   ca-certificates           to verify the TLS certificates of GitHub and of foreign registries
 demo   iptables                  container networks; the engine only recommends it
 demo   docker.io                 the engine and its command line, unless this machine has one from elsewhere

@@ -7,7 +7,8 @@
 //! | `logs/`             | the logs of steps, see `logs.rs`                             |
 //! | `git/`              | bare mirrors, a cache: may be deleted while nothing runs     |
 //! | `registry/`         | images, see the registry's `paths.rs`                        |
-//! | `tls/`              | the registry's authority and certificate                     |
+//! | `tls/`              | the registry's authority and certificate, with their keys    |
+//! | `ca/ca.crt`         | the authority's certificate, for clients: `--cert-dir ca`    |
 //! | `registry-password` | the login of the embedded registry, made at the first start  |
 
 use std::{
@@ -77,6 +78,17 @@ impl DataDir {
 
     pub fn tls(&self) -> PathBuf {
         self.0.join("tls")
+    }
+
+    /// Gives clients the authority's certificate in a folder without keys, which is how
+    /// engines and `skopeo` want it.
+    pub fn publish_ca(&self, pem: &str) -> Result<PathBuf, DataDirError> {
+        let folder = self.0.join("ca");
+        let path = folder.join("ca.crt");
+        std::fs::create_dir_all(&folder)
+            .and_then(|()| std::fs::write(&path, pem))
+            .map_err(|source| DataDirError::Unusable { path: path.clone(), source })?;
+        Ok(path)
     }
 
     pub fn registry_password_file(&self) -> PathBuf {

@@ -233,7 +233,7 @@ fn embedded(
         },
         registry: Some(registry),
         listener: Some(serving),
-        ca_file: Some(authority.ca_path()),
+        ca_file: Some(data.publish_ca(authority.ca_pem())?),
     })
 }
 

@@ -224,7 +224,9 @@ impl Events {
                 }
             }
             let bytes = self.response.chunk().await.unwrap()?;
-            self.read.push_str(&String::from_utf8(bytes.to_vec()).unwrap());
+            self.read.push_str(
+                std::str::from_utf8(&bytes).expect("no character is split: all of these texts are ASCII"),
+            );
         }
     }
 

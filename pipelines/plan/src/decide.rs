@@ -248,13 +248,28 @@ pub fn candidates(folders: &[Folder]) -> Vec<Candidate> {
     folders
         .iter()
         .map(|folder| Candidate {
-            folder: folder.path.clone(),
+            // What cannot be printed is never built, only named.
+            folder: folder.path.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect(),
             tree: folder.tree,
-            service: text(&folder.path, "Dockerfile", &folder.dockerfile)
+            service: printable(&folder.path)
+                .and_then(|()| text(&folder.path, "Dockerfile", &folder.dockerfile))
                 .and_then(|_| text(&folder.path, "spec.json", &folder.spec))
                 .and_then(|spec| Service::parse(&path(&folder.path, "spec.json"), spec)),
         })
         .collect()
+}
+
+/// The folder's name becomes part of a status, a page and a log.
+fn printable(folder: &str) -> Result<(), Finding> {
+    if folder.chars().any(char::is_control) {
+        let name: String = folder.escape_debug().collect();
+        return Err(Finding::error(
+            &name,
+            "folder-name",
+            "the folder's name has control characters; rename it",
+        ));
+    }
+    Ok(())
 }
 
 fn path(folder: &str, file: &str) -> String {

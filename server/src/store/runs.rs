@@ -517,9 +517,9 @@ impl Tx {
     ) -> Result<(), StoreError> {
         let Some(merged) = plan.merged_at.filter(|_| plan.supersede && replays == 0) else { return Ok(()) };
         let newer = sqlx::query(
-            "SELECT id FROM runs WHERE repo = ? AND branch = ? AND event = ? AND merged > ? ORDER BY merged DESC LIMIT 1",
+            "SELECT id FROM runs WHERE known_as = ? AND branch = ? AND event = ? AND merged > ? ORDER BY merged DESC LIMIT 1",
         )
-        .bind(plan.repo.as_str())
+        .bind(plan.known_as.as_str())
         .bind(&plan.branch)
         .bind(&plan.event)
         .bind(merged.0)
@@ -531,9 +531,9 @@ impl Tx {
             return Ok(());
         }
         let older = sqlx::query(
-            "SELECT id FROM runs WHERE repo = ? AND branch = ? AND event = ? AND state = 'queued' AND merged < ? AND id <> ?",
+            "SELECT id FROM runs WHERE known_as = ? AND branch = ? AND event = ? AND state = 'queued' AND merged < ? AND id <> ?",
         )
-        .bind(plan.repo.as_str())
+        .bind(plan.known_as.as_str())
         .bind(&plan.branch)
         .bind(&plan.event)
         .bind(merged.0)

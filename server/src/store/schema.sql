@@ -38,7 +38,7 @@ CREATE TABLE runs (
   delivery TEXT NOT NULL,
   forge TEXT NOT NULL,                  -- github | git
   repo TEXT NOT NULL COLLATE NOCASE,
-  known_as TEXT NOT NULL,               -- the name its policy was found by
+  known_as TEXT NOT NULL COLLATE NOCASE, -- the name its policy was found by
   clone_url TEXT,                       -- as the payload names it
   source_url TEXT,
   event TEXT NOT NULL,
@@ -56,8 +56,8 @@ CREATE TABLE runs (
   finished INTEGER
 ) STRICT;
 CREATE INDEX runs_of_repo ON runs(repo, id);
-CREATE INDEX runs_open ON runs(repo, branch) WHERE state IN ('queued', 'running', 'blocked');
-CREATE INDEX runs_merged ON runs(repo, branch, event, merged);
+CREATE INDEX runs_waiting ON runs(known_as, branch, event) WHERE state = 'queued';
+CREATE INDEX runs_merged ON runs(known_as, branch, event, merged);
 
 CREATE TABLE workflows (
   id INTEGER PRIMARY KEY,

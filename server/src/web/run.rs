@@ -105,7 +105,7 @@ async fn show_step(pages: &Pages, row: StepRow, look: &Look, budget: u64, only: 
     Ok(Step {
         badge: Badge::of(row.state),
         open: only || telling || place.is_some(),
-        live: !row.state.is_final() && !(place.is_some() && later),
+        live: !row.state.is_final() && (place.is_none() || !later),
         log: excerpt,
         row,
     })
