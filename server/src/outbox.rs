@@ -23,7 +23,7 @@ pub async fn turn(yard: &Yard) -> Result<bool, StoreError> {
     let Effect::CommitStatus(status) = &pending.effect;
     let Some(github) = &yard.github else {
         let why = "no GitHub token is configured, so GitHub was not told";
-        yard.store.effect_dead(pending.id, why, now).await?;
+        yard.store.effect_skipped(pending.id, why, now).await?;
         return Ok(true);
     };
     let told = github.set_status(&status.repo, status.commit, &translate(yard, status)).await;

@@ -55,6 +55,11 @@ impl Store {
         self.end_effect(id, "dead", Some(error), now).await
     }
 
+    /// Nobody to tell.
+    pub async fn effect_skipped(&self, id: EffectId, why: &str, now: Timestamp) -> Result<(), StoreError> {
+        self.end_effect(id, "skipped", Some(why), now).await
+    }
+
     async fn end_effect(
         &self,
         id: EffectId,

@@ -104,7 +104,7 @@ CREATE TABLE effects (
   key TEXT NOT NULL UNIQUE,
   lane TEXT NOT NULL,
   payload TEXT NOT NULL,                -- JSON: mergeyard_plan::effect::Effect
-  state TEXT NOT NULL,                  -- pending | done | dead
+  state TEXT NOT NULL,                  -- pending | done | skipped | dead
   attempts INTEGER NOT NULL DEFAULT 0,
   not_before INTEGER NOT NULL,
   error TEXT,

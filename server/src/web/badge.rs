@@ -27,6 +27,7 @@ impl Badge {
         let (word, like) = match state {
             "done" => ("told", State::Success),
             "dead" => ("given up", State::Error),
+            "skipped" => ("not told", State::Skipped),
             _ => ("waiting", State::Queued),
         };
         Safe(Badge { word, ..Badge::from(like) })
