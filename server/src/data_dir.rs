@@ -3,6 +3,7 @@
 //! | path                | what                                                         |
 //! | ------------------- | ------------------------------------------------------------ |
 //! | `owner.lock`        | held by the one server that owns the directory               |
+//! | `id`                | tells this yard's containers from another's on one engine    |
 //! | `mergeyard.sqlite`  | the database (and its `-wal` and `-shm`)                     |
 //! | `logs/`             | the logs of steps, see `logs.rs`                             |
 //! | `git/`              | bare mirrors, a cache: may be deleted while nothing runs     |
@@ -36,7 +37,14 @@ pub struct DataDir(PathBuf);
 
 /// Held for as long as a server lives; the kernel lets go of it however the server ends.
 #[derive(Debug)]
-pub struct Owner(#[allow(dead_code, reason = "held for its lock")] File);
+pub struct Owner(File);
+
+impl Drop for Owner {
+    /// Closing alone would leave the lock with a child process that was just being started.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
 
 impl DataDir {
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
@@ -58,6 +66,13 @@ impl DataDir {
             Err(std::fs::TryLockError::WouldBlock) => Err(DataDirError::Owned(self.0.clone())),
             Err(std::fs::TryLockError::Error(error)) => Err(unusable(error)),
         }
+    }
+
+    /// A name for this yard that no other has, made once.
+    pub fn id(&self) -> Result<String, DataDirError> {
+        let path = self.0.join("id");
+        let id = kept(&path, || Uuid::new_v4().simple().to_string());
+        id.map_err(|source| DataDirError::Unusable { path, source })
     }
 
     pub fn database(&self) -> PathBuf {
@@ -105,18 +120,24 @@ impl DataDir {
 
 /// Reads a secret, making it first where there is none.
 pub fn secret_file(path: &Path) -> io::Result<Secret> {
+    let random = || format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+    kept(path, random).map(Secret::new)
+}
+
+/// The line in a file, made first where there is none.
+fn kept(path: &Path, make: impl Fn() -> String) -> io::Result<String> {
     match std::fs::read_to_string(path) {
-        Ok(text) if !text.trim().is_empty() => return Ok(Secret::new(text.trim())),
+        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+    let line = make();
     // Written whole beside its place and moved, so that a crash leaves all of it or none.
     let draft = path.with_extension("new");
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
-    writeln!(file, "{secret}")?;
+    writeln!(file, "{line}")?;
     file.sync_all()?;
     std::fs::rename(&draft, path)?;
-    Ok(Secret::new(secret))
+    Ok(line)
 }

@@ -3,12 +3,8 @@
 //! A lease is lost when its heartbeat stood still for [`LOST_AFTER`] by this process' own
 //! monotonic clock. Wall clocks are not compared, so a clock that jumps expires nothing.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use mergeyard_types::StepId;
 use tracing::warn;
 
 use crate::{
@@ -20,9 +16,6 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Thirty heartbeats: a worker that missed all of them does not live.
 const LOST_AFTER: Duration = Duration::from_secs(30);
-
-/// What was seen of each lease, and since when it has looked so.
-pub type Seen = HashMap<StepId, (Lease, i64, Instant)>;
 
 pub async fn turn(yard: &Yard) -> Result<bool, StoreError> {
     let leases = yard.store.leases().await?;

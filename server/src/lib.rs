@@ -2,7 +2,7 @@
 //!
 //! A delivery passes four stages that meet only in the database: [`http`] receives it,
 //! [`inbox`] decides it, [`steps`] does it, [`outbox`] tells about it. [`yard`] holds what
-//! they share and keeps them going; [`serve`] puts a server together and takes it apart.
+//! they share, [`workers`] keep them going; [`serve`] puts a server together and takes it apart.
 
 pub mod changes;
 pub mod cli;
@@ -24,4 +24,5 @@ pub mod serve;
 pub mod steps;
 pub mod store;
 pub mod web;
+pub mod workers;
 pub mod yard;

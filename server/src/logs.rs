@@ -25,6 +25,9 @@ use tokio::{
 /// Lines that are written with one call when they arrive faster than the disk takes them.
 const BATCH: usize = 1024;
 
+/// A longer line is cut, so that a reader finds a whole line in every piece it reads.
+const LONGEST_LINE: usize = 32 * 1024;
+
 #[derive(Clone)]
 pub struct Logs {
     root: PathBuf,
@@ -96,6 +99,15 @@ impl Logs {
         Ok(piece)
     }
 
+    /// How long the log is by now, in bytes.
+    pub async fn size(&self, run: RunId, step: StepId) -> io::Result<u64> {
+        match tokio::fs::metadata(self.path(run, step)).await {
+            Ok(file) => Ok(file.len()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Wakes whenever the step's log grows; ends when nobody writes it any more. `None`
     /// when nobody writes it now.
     pub fn follow(&self, step: StepId) -> Option<watch::Receiver<()>> {
@@ -153,7 +165,11 @@ fn frame(bytes: &mut Vec<u8>, line: &LogLine) {
         Stream::Note => 'n',
     };
     bytes.extend_from_slice(format!("{} {stream} ", line.at.0).as_bytes());
-    bytes.extend(line.text.bytes().map(|byte| if byte == b'\n' { b' ' } else { byte }));
+    let text = &line.text[..line.text.floor_char_boundary(LONGEST_LINE)];
+    bytes.extend(text.bytes().map(|byte| if byte == b'\n' { b' ' } else { byte }));
+    if text.len() < line.text.len() {
+        bytes.extend_from_slice("…".as_bytes());
+    }
     bytes.push(b'\n');
 }
 

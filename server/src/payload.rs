@@ -14,6 +14,8 @@ pub enum PayloadError {
     NoPayloadField,
     #[error("the body is not JSON: {0}")]
     NotJson(serde_json::Error),
+    #[error("the body is not JSON: it is not UTF-8")]
+    NotUtf8,
     #[error("the body nests deeper than {DEEPEST} levels")]
     TooDeep,
     #[error("content type `{0}` is not one a webhook has: use application/json")]
@@ -42,7 +44,9 @@ pub fn check(json: &[u8]) -> Result<(), PayloadError> {
     if depth(json) > DEEPEST {
         return Err(PayloadError::TooDeep);
     }
-    serde_json::from_slice::<serde::de::IgnoredAny>(json).map_err(PayloadError::NotJson)?;
+    // A field that is passed over is not looked at, so bytes that are no text would slip through.
+    let text = std::str::from_utf8(json).map_err(|_| PayloadError::NotUtf8)?;
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(PayloadError::NotJson)?;
     Ok(())
 }
 

@@ -1,9 +1,22 @@
-//! What is not kept for ever: the raw bodies of old deliveries.
+//! What is not kept for ever: the raw bodies of old deliveries, and fetched commits.
+
+use tracing::warn;
 
 use crate::{store::StoreError, yard::Yard};
+
+/// Commits a mirror keeps for steps that are started again; older ones are fetched anew.
+const COMMITS: usize = 100;
 
 pub async fn turn(yard: &Yard) -> Result<bool, StoreError> {
     let keep = i64::try_from(yard.settings.keep_bodies.as_millis()).unwrap_or(i64::MAX);
     let before = mergeyard_types::Timestamp(yard.clock.now().0.saturating_sub(keep));
-    Ok(yard.store.drop_bodies(before).await? > 0)
+    if yard.store.drop_bodies(before).await? > 0 {
+        return Ok(true);
+    }
+    for repo in yard.store.active_repositories().await? {
+        if let Err(error) = yard.executor.git().prune(&repo, COMMITS).await {
+            warn!(%repo, error = %error, "could not let go of old commits");
+        }
+    }
+    Ok(false)
 }

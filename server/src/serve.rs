@@ -29,6 +29,7 @@ use crate::{
     logs::Logs,
     store::{Fuse, Store, StoreError},
     web::{About, Pages},
+    workers,
     yard::{Settings, Wake, Yard},
 };
 
@@ -100,8 +101,8 @@ impl Server {
         let owner = data.own()?;
         let closing = CancellationToken::new();
         let store = Store::open(&data.database(), parts.fuse.clone()).await?;
-        let place = RegistryPlace::open(&config, &data, &closing)?;
         let listener = bind("the pages and webhooks", config.http.listen, "http.listen")?;
+        let place = RegistryPlace::open(&config, &data, &closing)?;
         let address = listener.local_addr().unwrap_or(config.http.listen);
         let yard = Arc::new(yard(&config, &data, store, &place.access, parts.clock, parts.play)?);
         leases::release_all(&yard).await?;
@@ -125,7 +126,7 @@ impl Server {
         let closed = closing.clone().cancelled_owned();
         let http = tokio::spawn(registry::serve_app(listener, app, tls, registry::Limits::default(), closed));
         let stopping = CancellationToken::new();
-        let workers = if parts.workers { yard.start(&stopping) } else { TaskTracker::new() };
+        let workers = if parts.workers { workers::start(&yard, &stopping) } else { TaskTracker::new() };
         workers.close();
         if parts.workers {
             tokio::spawn(sweep_engine(yard.clone()));
@@ -265,7 +266,10 @@ fn yard(
     let registry = Arc::new(RegistryClient::new(access.clone())?);
     let executor = match play {
         Some(play) => Executor::Scripted(Scripted { play, git, registry }),
-        None => Executor::Docker(docker(config, git, registry)),
+        None => {
+            let engine = Engine::at(&config.engine.host).owned_by(data.id()?);
+            Executor::Docker(docker(config, git, engine, registry))
+        }
     };
     let github = match &config.github.token {
         Some(token) => {
@@ -299,8 +303,8 @@ fn yard(
     })
 }
 
-fn docker(config: &Config, git: GitCache, registry: Arc<RegistryClient>) -> Docker {
-    let mut docker = Docker::new(git, Engine::at(&config.engine.host), registry);
+fn docker(config: &Config, git: GitCache, engine: Engine, registry: Arc<RegistryClient>) -> Docker {
+    let mut docker = Docker::new(git, engine, registry);
     docker.base_credentials = config
         .engine
         .registries

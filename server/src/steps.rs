@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use mergeyard_plan::run::Outcome;
 use mergeyard_run::{
-    executor::{StepContext, StepJob, StepOutcome},
-    log::{DEFAULT_LOG_BYTES, LogSink, Masker},
+    executor::{StepContext, StepJob},
+    log::{DEFAULT_LOG_BYTES, LogSink},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -47,8 +47,7 @@ async fn work(yard: &Yard, job: &Job) -> Ended {
         Ok(step) => step,
         Err(message) => return Ended::With(Outcome::Error { message, retry: false }),
     };
-    let secrets = step.remote.token.iter().cloned().collect::<Vec<_>>();
-    let (log, lines) = LogSink::channel(Masker::new(&secrets), DEFAULT_LOG_BYTES);
+    let (log, lines) = LogSink::channel(step.masker(), DEFAULT_LOG_BYTES);
     let cancel = CancellationToken::new();
     let context = StepContext { log, cancel: cancel.clone() };
     let run = yard.executor.run(step, context);
@@ -61,7 +60,7 @@ async fn work(yard: &Yard, job: &Job) -> Ended {
         outcome
     };
     tokio::select! {
-        outcome = all => Ended::With(translate(outcome)),
+        outcome = all => Ended::With(outcome),
         () = fenced(yard, job, &cancel) => Ended::Fenced,
         () = yard.hand_over.cancelled() => Ended::HandedOver,
     }
@@ -84,17 +83,9 @@ fn step_job(yard: &Yard, job: &Job) -> Result<StepJob, String> {
         remote,
         source_url: job.source_url.clone(),
         action: job.action.clone(),
+        secrets: rules.build_secrets(&job.known_as).to_vec(),
         timeout: job.timeout,
     })
-}
-
-fn translate(outcome: StepOutcome) -> Outcome {
-    match outcome {
-        StepOutcome::Success { outputs } => Outcome::Success { outputs },
-        StepOutcome::Failure { message } => Outcome::Failure { message },
-        StepOutcome::Error { message, retry } => Outcome::Error { message, retry },
-        StepOutcome::Cancelled => Outcome::Cancelled,
-    }
 }
 
 /// Keeps the lease alive; passes on the wish to cancel. Returns when the lease is lost.

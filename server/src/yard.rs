@@ -1,20 +1,15 @@
-//! The yard: everything that works together in one server, and the workers that keep it going.
-//!
-//! The stages of a delivery's way meet only in the database. A worker looks for the next
-//! thing that is due, does it, and looks again; when nothing is due it waits to be woken.
-//! A wake-up carries no data, and a slow tick finds what a wake-up missed, so a crash, a
-//! lost wake-up and a command on another process' command line are all the same to it.
+//! The yard: everything that works together in one server.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, RwLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use mergeyard_run::executor::Executor;
+use mergeyard_types::{Secret, StepId};
 use tokio::sync::Notify;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::warn;
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::{
@@ -22,10 +17,8 @@ use crate::{
     clock::Clock,
     config::Rules,
     github::Github,
-    inbox, leases,
     logs::Logs,
-    missed, outbox, retention, steps,
-    store::{Store, StoreError},
+    store::{Lease, Store},
 };
 
 pub struct Yard {
@@ -41,7 +34,8 @@ pub struct Yard {
     pub changes: Changes,
     /// Repositories whose deliveries are being decided.
     pub busy: Mutex<HashSet<String>>,
-    pub leases: Mutex<leases::Seen>,
+    /// What the watcher of leases saw of each, and since when it has looked so.
+    pub leases: Mutex<HashMap<StepId, (Lease, i64, Instant)>>,
     /// Stops the steps that run, when the server has to go before they are done.
     pub hand_over: CancellationToken,
 }
@@ -53,7 +47,7 @@ pub struct Settings {
     /// Where GitHub sends webhooks to.
     pub hook_url: Url,
     /// The token that fetches from the forge, and the host it may be sent to.
-    pub forge_token: Option<(String, mergeyard_types::Secret)>,
+    pub forge_token: Option<(String, Secret)>,
     pub keep_bodies: Duration,
     pub reconcile_every: Duration,
     pub parallel_steps: usize,
@@ -67,20 +61,6 @@ pub struct Wake {
     pub outbox: Notify,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Worker {
-    Inbox,
-    Steps,
-    Outbox,
-    Leases,
-    Missed,
-    Retention,
-}
-
-/// Repositories whose deliveries are decided at the same time: a slow fetch of one must
-/// not hold up the others.
-const INBOX_WORKERS: usize = 4;
-
 impl Yard {
     pub fn rules(&self) -> Arc<Rules> {
         self.rules.read().expect("no holder of this lock panics").clone()
@@ -88,76 +68,5 @@ impl Yard {
 
     pub fn set_rules(&self, rules: Rules) {
         *self.rules.write().expect("no holder of this lock panics") = Arc::new(rules);
-    }
-
-    /// Starts the workers. They stop taking up work when `shutdown` is cancelled.
-    pub fn start(self: &Arc<Self>, shutdown: &CancellationToken) -> TaskTracker {
-        let crew = [
-            (Worker::Inbox, INBOX_WORKERS),
-            (Worker::Steps, self.settings.parallel_steps),
-            (Worker::Outbox, 1),
-            (Worker::Leases, 1),
-            (Worker::Missed, 1),
-            (Worker::Retention, 1),
-        ];
-        let tracker = TaskTracker::new();
-        for (worker, count) in crew {
-            for _ in 0..count {
-                tracker.spawn(worker.attend(self.clone(), shutdown.clone()));
-            }
-        }
-        tracker.close();
-        tracker
-    }
-}
-
-impl Worker {
-    async fn attend(self, yard: Arc<Yard>, shutdown: CancellationToken) {
-        let never = Notify::new();
-        while !shutdown.is_cancelled() {
-            let bell = match self {
-                Worker::Inbox => &yard.wake.inbox,
-                Worker::Steps => &yard.wake.steps,
-                Worker::Outbox => &yard.wake.outbox,
-                Worker::Leases | Worker::Missed | Worker::Retention => &never,
-            };
-            // Interest is registered before looking, so nothing falls between.
-            let woken = bell.notified();
-            tokio::pin!(woken);
-            woken.as_mut().enable();
-            match self.turn(&yard).await {
-                Ok(true) => continue,
-                Ok(false) => {}
-                Err(error) => {
-                    warn!(worker = ?self, error = &error as &dyn std::error::Error, "the database refused a worker; it tries again")
-                }
-            }
-            tokio::select! {
-                () = &mut woken => {}
-                () = tokio::time::sleep(self.tick(&yard)) => {}
-                () = shutdown.cancelled() => {}
-            }
-        }
-    }
-
-    /// Does the next thing that is due. `false` when there is none.
-    pub async fn turn(self, yard: &Yard) -> Result<bool, StoreError> {
-        match self {
-            Worker::Inbox => inbox::turn(yard).await,
-            Worker::Steps => steps::turn(yard).await,
-            Worker::Outbox => outbox::turn(yard).await,
-            Worker::Leases => leases::turn(yard).await,
-            Worker::Missed => missed::turn(yard).await,
-            Worker::Retention => retention::turn(yard).await,
-        }
-    }
-
-    fn tick(self, yard: &Yard) -> Duration {
-        match self {
-            Worker::Inbox | Worker::Steps | Worker::Outbox => Duration::from_secs(1),
-            Worker::Leases => leases::LOOK_EVERY,
-            Worker::Missed => yard.settings.reconcile_every,
-            Worker::Retention => Duration::from_secs(3600),
-        }
     }
 }

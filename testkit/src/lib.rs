@@ -2,5 +2,6 @@
 //! around them. Everything that can run for real, does.
 
 pub mod fake_github;
+pub mod process;
 pub mod script;
 pub mod yard;

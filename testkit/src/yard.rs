@@ -16,7 +16,8 @@ use mergeyard_server::{
     sample::{SampleMerge, SampleRepository, payload},
     serve::{Parts, Server},
     store::{DeliveryState, Fuse, RunPage},
-    yard::{Worker, Yard},
+    workers::Worker,
+    yard::Yard,
 };
 use mergeyard_types::{ImageName, RepoName, RunId, Secret, State, Timestamp, Version};
 use reqwest::StatusCode;
@@ -108,6 +109,13 @@ impl TestYard {
             Stage { script: self.script.clone(), registry: self.images.access.clone(), fuse: fuse.clone() };
         let parts = Parts { clock: self.clock.clone(), fuse, play: Some(Arc::new(stage)), workers: false };
         self.server = Some(Server::start(config, parts).await.expect("the server starts"));
+    }
+
+    /// Starts the server anew with another configuration.
+    pub async fn reconfigure(&mut self, configure: impl FnOnce(&mut toml::Table)) {
+        self.kill().await;
+        configure(&mut self.config);
+        self.start(Fuse::endless()).await;
     }
 
     /// Ends the server as `kill -9` does.

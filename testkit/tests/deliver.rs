@@ -7,7 +7,7 @@ use mergeyard_server::{sample::payload, store::Pulse};
 use mergeyard_testkit::{
     fake_github::Fault,
     script::Act,
-    yard::{TestYard, borrowed, service, two_services},
+    yard::{SECRET, TestYard, borrowed, service, two_services},
 };
 use mergeyard_types::{RunId, State};
 use reqwest::StatusCode;
@@ -393,5 +393,57 @@ async fn the_log_of_a_step_is_kept_line_by_line() {
     assert_eq!(said, [(Stream::Note, "playing clock-backend:0.1.0")]);
     let again = yard.yard().logs.read(RunId(1), step, piece.next, 1 << 20).await.unwrap();
     assert!(again.lines.is_empty());
+    yard.close().await;
+}
+
+#[tokio::test]
+async fn two_merges_that_ask_for_one_version_are_served_in_merge_order() {
+    let mut yard = TestYard::with(two_services("0.1.0"), |config| {
+        let repo = config["repo"].as_array_mut().unwrap()[0].as_table_mut().unwrap();
+        repo.insert("supersede".to_owned(), false.into());
+    })
+    .await;
+    let second =
+        yard.sample.merge_change("Forget to raise", &borrowed(&service("backend", "0.1.0", "two"))).unwrap();
+    yard.send("d-2", "pull_request", &yard.merged(&second)).await;
+    yard.send("d-1", "pull_request", &yard.merged(&yard.first)).await;
+    yard.settle().await;
+    let (newer, older) = (yard.run(1).await, yard.run(2).await);
+    assert_eq!(older.workflows[0].state, State::Success, "the older merge came first");
+    assert_eq!(newer.workflows[0].state, State::Failure);
+    assert_eq!(
+        older.images[0].digest.to_string(),
+        yard.images.digest("clock-backend", "0.1.0").await.unwrap()
+    );
+    yard.close().await;
+}
+
+#[tokio::test]
+async fn a_delivery_that_never_arrived_is_asked_for_and_becomes_a_run() {
+    let mut yard = TestYard::new().await;
+    let address = format!("http://{}/hooks/github", yard.address());
+    yard.reconfigure(|config| {
+        let base = address.trim_end_matches("/hooks/github");
+        config["http"].as_table_mut().unwrap().insert("public_url".to_owned(), base.into());
+        config["http"]
+            .as_table_mut()
+            .unwrap()
+            .insert("listen".to_owned(), base.trim_start_matches("http://").into());
+    })
+    .await;
+    yard.github.add_hook(&yard.repo(), |hook| {
+        hook.url = address.clone();
+        hook.secret = Some(mergeyard_types::Secret::new(SECRET));
+        hook.events = vec!["pull_request".to_owned()];
+    });
+    yard.github.lose_next_delivery();
+    let lost = yard.github.happen("pull_request", &yard.merged(&yard.first)).await;
+    yard.settle().await;
+    assert!(yard.yard().store.deliveries(None, 10).await.unwrap().is_empty(), "it was lost");
+    mergeyard_server::missed::turn(yard.yard()).await.unwrap();
+    yard.settle().await;
+    assert_eq!(yard.verdict(lost[0].as_str()).await, "done: started run 1");
+    mergeyard_server::missed::turn(yard.yard()).await.unwrap();
+    assert_eq!(yard.yard().store.runs(None, None, 10).await.unwrap().len(), 1, "asked for once");
     yard.close().await;
 }

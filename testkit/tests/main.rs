@@ -5,5 +5,8 @@ mod architecture;
 mod crash;
 mod deliver;
 mod github;
+mod real;
+mod receive;
 mod sample;
+mod store;
 mod web;

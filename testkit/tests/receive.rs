@@ -46,9 +46,8 @@ async fn the_documented_example_is_believed_and_nothing_one_bit_away_from_it_is(
     let digits: [u8; 32] = signature_bytes(DOCUMENTED_SIGNATURE);
     let bodies = (0..DOCUMENTED_BODY.len() * 8)
         .map(|bit| (DOCUMENTED_SIGNATURE.to_owned(), flipped(DOCUMENTED_BODY, bit)));
-    let signatures = (0..256).map(|bit| {
-        (format!("sha256={}", hex::encode(flipped(&digits, bit))), DOCUMENTED_BODY.to_vec())
-    });
+    let signatures = (0..256)
+        .map(|bit| (format!("sha256={}", hex::encode(flipped(&digits, bit))), DOCUMENTED_BODY.to_vec()));
     let forged = bodies.chain(signatures).map(|(signature, body)| {
         let yard = &yard;
         async move { post(yard, "/hooks/github", &github("d-2", &signature), body).await }
@@ -88,8 +87,8 @@ async fn a_signature_in_any_other_form_is_refused_before_the_body_is_read() {
         let names = [("X-GitHub-Event", "pull_request"), ("X-GitHub-Delivery", "d-1")];
         let answer = post(&yard, "/hooks/github", &[&names, form].concat(), body.clone()).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{form:?}");
-        let said = answer.body["error"].as_str().unwrap();
-        assert!(said.contains("sign"), "{form:?}: {said}");
+        let said = answer.body["error"].as_str().unwrap().to_lowercase();
+        assert!(said.contains("signature"), "{form:?}: {said}");
         assert!(!answer.body.to_string().contains(&good[7..]), "the right signature is never said");
     }
     assert_eq!(kept(&yard).await, [""; 0]);
@@ -171,7 +170,7 @@ async fn a_length_that_lies_leaves_nothing_behind() {
     for (id, length) in [("d-most", "18446744073709551615"), ("d-gigabyte", "1073741824")] {
         let head = raw_head(id, &signature, &format!("Content-Length: {length}"));
         let status = say(yard.address(), &[head.as_bytes(), body]).await;
-        assert!(matches!(status, Some(400 | 413)), "{length}: {status:?}");
+        assert!(matches!(status, Some(413 | 431)), "{length}: {status:?}");
     }
     for length in ["-1", "+20", "0x14", "20, 20", "twenty", "99999999999999999999999"] {
         let head = raw_head("d-odd", &signature, &format!("Content-Length: {length}"));
@@ -231,7 +230,13 @@ async fn what_is_no_json_is_refused_and_not_kept() {
     let yard = TestYard::new().await;
     let deep_lists = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
     let deep_objects = [br#"{"a":"#.repeat(100_000), b"1".to_vec(), b"}".repeat(100_000)].concat();
-    let bodies = [b"".to_vec(), b"{".to_vec(), b"{} {}".to_vec(), b"\xff\xfe{}".to_vec(), b"{\"a\":\"\xff\"}".to_vec()];
+    let bodies = [
+        b"".to_vec(),
+        b"{".to_vec(),
+        b"{} {}".to_vec(),
+        b"\xff\xfe{}".to_vec(),
+        b"{\"a\":\"\xff\"}".to_vec(),
+    ];
     for body in bodies.into_iter().chain([b"NaN".to_vec(), b"\0".to_vec(), deep_lists, deep_objects]) {
         let headers = github_event("d-1", "pull_request", sign(SECRET, &body));
         let shown = String::from_utf8_lossy(&body[..body.len().min(20)]).into_owned();
@@ -333,7 +338,11 @@ async fn a_repositorys_own_secret_speaks_for_it_and_for_nobody_else() {
     let yard = TestYard::with(two_services("0.1.0"), |config| {
         let repos = config["repo"].as_array_mut().unwrap();
         repos[0].as_table_mut().unwrap().insert("webhook_secret".into(), CLOCKS.into());
-        repos.push(toml::toml!(name = "acme/other"\nwebhook_secret = "the-secret-of-acme-other").into());
+        let other = toml::toml! {
+            name = "acme/other"
+            webhook_secret = "the-secret-of-acme-other"
+        };
+        repos.push(other.into());
     })
     .await;
     let merged = yard.merged(&yard.first);
@@ -389,7 +398,10 @@ async fn what_a_stranger_says_about_where_it_comes_from_changes_nothing() {
 async fn while_a_secret_is_changed_both_are_good_and_then_only_the_new_one() {
     const OLD: &str = "the-secret-that-leaked";
     let yard = TestYard::with(two_services("0.1.0"), |config| {
-        let previous = toml::toml!(secret = "the-secret-that-leaked"\nuntil = "2030-01-01T01:00:00Z");
+        let previous = toml::toml! {
+            secret = "the-secret-that-leaked"
+            until = "2030-01-01T01:00:00Z"
+        };
         config["github"].as_table_mut().unwrap().insert("webhook_secret_previous".into(), previous.into());
     })
     .await;
@@ -435,14 +447,22 @@ async fn any_git_server_may_send_pushes_signed_with_the_secret_for_git() {
         }
     };
     assert_eq!(sent(SECRET, "/hooks/git").await.status, StatusCode::UNAUTHORIZED, "GitHub's secret");
-    assert_eq!(sent(&git, "/hooks/github").await.status, StatusCode::UNAUTHORIZED, "git's secret at GitHub's door");
+    assert_eq!(
+        sent(&git, "/hooks/github").await.status,
+        StatusCode::UNAUTHORIZED,
+        "git's secret at GitHub's door"
+    );
     assert_eq!(kept(&yard).await, [""; 0]);
     let accepted = sent(&git, "/hooks/git").await;
     assert_eq!((accepted.status, &accepted.body["state"]), (StatusCode::ACCEPTED, &"queued".into()));
     let id = accepted.body["delivery"].as_str().unwrap().to_owned();
     assert!(id.starts_with("git-") && id.len() == 36, "{id}");
     let again = sent(&git, "/hooks/git").await;
-    assert_eq!((again.status, again.body["delivery"].as_str()), (StatusCode::OK, Some(&*id)), "the same push");
+    assert_eq!(
+        (again.status, again.body["delivery"].as_str()),
+        (StatusCode::OK, Some(&*id)),
+        "the same push"
+    );
     yard.settle().await;
     let run = yard.run(1).await.run;
     assert_eq!((run.event.as_str(), run.state), ("push", State::Success));
@@ -492,7 +512,9 @@ async fn thousands_of_connections_that_only_hold_on_keep_no_webhook_waiting() {
     assert_eq!(kept(&yard).await.len(), 50);
     drop(held);
     // The places come back as soon as the server has noticed.
-    let back = async { while say_from([127, 0, 0, 2], yard.address(), &[head.as_bytes(), b"{}"]).await != Some(202) {} };
+    let back = async {
+        while say_from([127, 0, 0, 2], yard.address(), &[head.as_bytes(), b"{}"]).await != Some(202) {}
+    };
     tokio::time::timeout(Duration::from_secs(20), back).await.expect("the address is let in again");
     yard.close().await;
 }
@@ -537,7 +559,10 @@ async fn post<N: AsRef<str>, V: AsRef<str>>(
     body: impl Into<reqwest::Body>,
 ) -> Answer {
     let request = yard.http().post(url(yard, path)).body(body);
-    answer(headers.iter().fold(request, |request, (name, value)| request.header(name.as_ref(), value.as_ref()))).await
+    answer(
+        headers.iter().fold(request, |request, (name, value)| request.header(name.as_ref(), value.as_ref())),
+    )
+    .await
 }
 
 fn sign(secret: &str, body: &[u8]) -> String {
@@ -550,7 +575,8 @@ fn github(id: &str, signature: &str) -> Vec<(String, String)> {
 }
 
 fn github_event(id: &str, event: &str, signature: String) -> Vec<(String, String)> {
-    let headers = [("X-Hub-Signature-256", &*signature), ("X-GitHub-Event", event), ("X-GitHub-Delivery", id)];
+    let headers =
+        [("X-Hub-Signature-256", &*signature), ("X-GitHub-Event", event), ("X-GitHub-Delivery", id)];
     headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
@@ -661,7 +687,10 @@ async fn hold(address: SocketAddr, half: &str) -> TcpStream {
 fn raise_descriptors(wanted: u64) {
     let mut limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.unwrap_or(u64::MAX);
-    assert!(most >= wanted, "this test needs {wanted} file descriptors and may have {most}: raise `ulimit -Hn`");
+    assert!(
+        most >= wanted,
+        "this test needs {wanted} file descriptors and may have {most}: raise `ulimit -Hn`"
+    );
     if limit.current.is_some_and(|current| current < wanted) {
         limit.current = Some(most);
         setrlimit(Resource::Nofile, limit).unwrap();

@@ -1,18 +1,19 @@
 //! Who performs a step: a closed set, chosen once at start.
 
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use mergeyard_plan::action::Action;
+pub use mergeyard_plan::run::Outcome as StepOutcome;
 use mergeyard_types::{CommitSha, GitRef, ImageName, ImageRef, RepoName, RunId, StepId, Version};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::{BaseCredentials, BuildLimits, BuildNetwork, Builder, Engine, EngineError},
+    engine::{BaseCredentials, BuildLimits, BuildNetwork, BuildSecret, Builder, Engine, EngineError},
     git::{Commit, GitCache, GitError, Remote},
     image,
     keyed_lock::KeyedLock,
-    log::LogSink,
+    log::{LogSink, Masker},
     registry_client::{Published, RegistryClient, RegistryError},
 };
 
@@ -30,31 +31,22 @@ pub struct StepJob {
     /// The page a person looks at, for the image's label.
     pub source_url: Option<String>,
     pub action: Action,
+    /// What its builds may mount.
+    pub secrets: Vec<BuildSecret>,
     pub timeout: Duration,
+}
+
+impl StepJob {
+    /// For the step's log: whatever this job knows and nobody may read.
+    pub fn masker(&self) -> Masker {
+        Masker::new(self.remote.token.iter().chain(self.secrets.iter().map(|secret| &secret.value)))
+    }
 }
 
 #[derive(Clone)]
 pub struct StepContext {
     pub log: LogSink,
     pub cancel: CancellationToken,
-}
-
-/// How a step ended. A message is one line for a person.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StepOutcome {
-    Success {
-        outputs: BTreeMap<String, String>,
-    },
-    /// The user's code said no.
-    Failure {
-        message: String,
-    },
-    /// We or the infrastructure could not.
-    Error {
-        message: String,
-        retry: bool,
-    },
-    Cancelled,
 }
 
 #[allow(clippy::large_enum_variant, reason = "there is one in a process")]
@@ -105,7 +97,7 @@ impl Executor {
             () = tokio::time::sleep(timeout) => StepOutcome::Failure { message: format!("timed out after {}", rounded(timeout)) },
         };
         log.flush().await;
-        outcome.mapped(|message| log.mask(&message))
+        masked(outcome, &log)
     }
 
     async fn perform(&self, job: StepJob, cx: StepContext) -> StepOutcome {
@@ -186,13 +178,11 @@ impl Docker {
     }
 }
 
-impl StepOutcome {
-    fn mapped(self, clean: impl Fn(String) -> String) -> Self {
-        match self {
-            StepOutcome::Failure { message } => StepOutcome::Failure { message: clean(message) },
-            StepOutcome::Error { message, retry } => StepOutcome::Error { message: clean(message), retry },
-            other @ (StepOutcome::Success { .. } | StepOutcome::Cancelled) => other,
-        }
+fn masked(outcome: StepOutcome, log: &LogSink) -> StepOutcome {
+    match outcome {
+        StepOutcome::Failure { message } => StepOutcome::Failure { message: log.mask(&message) },
+        StepOutcome::Error { message, retry } => StepOutcome::Error { message: log.mask(&message), retry },
+        other @ (StepOutcome::Success { .. } | StepOutcome::Cancelled) => other,
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     engine::{BuildSpec, RegistryCredentials, TREE_LABEL},
     engine_trust::Trust,
     executor::{Docker, StepContext, StepJob, StepOutcome},
+    exposed_secrets::exposed_secrets,
     git::{Commit, Entry},
     log::seconds,
     registry_client::Published,
@@ -79,15 +80,13 @@ impl ImageStep<'_> {
         let time = commit.time().await?;
         let dockerfile = self.dockerfile(&commit).await?;
         section.finish().await;
+        self.warn(&dockerfile).await;
         self.base_images(&dockerfile).await?;
         Ok((commit, time))
     }
 
     async fn dockerfile(&self, commit: &Commit) -> Result<String, StepFault> {
-        let path = match self.action.folder.as_str() {
-            "" => "Dockerfile".to_owned(),
-            folder => format!("{folder}/Dockerfile"),
-        };
+        let path = self.dockerfile_path();
         let fail = |why: &str| Err(StepFault::Failure(format!("{path} {why}")));
         match commit.entry(&path).await? {
             Some(Entry::Blob(bytes)) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
@@ -97,6 +96,20 @@ impl ImageStep<'_> {
             Some(Entry::Symlink) => fail("is a symbolic link; commit the file itself"),
             Some(Entry::Other) => fail("is not a file"),
             None => fail(&format!("is not in commit {}", commit.sha().short())),
+        }
+    }
+
+    fn dockerfile_path(&self) -> String {
+        match self.action.folder.as_str() {
+            "" => "Dockerfile".to_owned(),
+            folder => format!("{folder}/Dockerfile"),
+        }
+    }
+
+    async fn warn(&self, dockerfile: &str) {
+        let path = self.dockerfile_path();
+        for (line, why) in exposed_secrets(dockerfile, &self.job.secrets) {
+            self.cx.log.note(&format!("warning: {path}:{line}: {why}")).await;
         }
     }
 
@@ -127,6 +140,7 @@ impl ImageStep<'_> {
             dockerfile: "Dockerfile".to_owned(),
             network: self.docker.network,
             limits: self.docker.limits.clone(),
+            secrets: self.job.secrets.clone(),
             builder: self.docker.builder,
         };
         self.docker.engine.build(spec, &self.cx.log, &self.cx.cancel).await?;

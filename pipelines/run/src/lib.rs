@@ -9,6 +9,7 @@ pub mod base_images;
 pub mod engine;
 pub mod engine_trust;
 pub mod executor;
+mod exposed_secrets;
 mod fault;
 pub mod git;
 mod image;

@@ -1,102 +1,26 @@
 //! Building and pushing with the real engine, into a real registry.
 
+#[path = "support/builds.rs"]
+mod builds;
 #[path = "support/registry.rs"]
 mod registry;
 mod support;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::time::Duration;
 
-use bytes::Bytes;
-use mergeyard_plan::action::{Action, ImageAction};
+use builds::{MINUTE, Yard, build, collect, docker, engine, fresh, sink, spec, tar_with, until_gone};
 use mergeyard_run::{
     StepFault,
-    engine::{BaseCredentials, BuildLimits, BuildNetwork, BuildSpec, Builder, BuiltImage, Engine},
-    executor::{Docker, Executor, StepContext, StepJob, StepOutcome},
+    engine::{BaseCredentials, BuildLimits, BuildSpec, Builder, Engine},
+    executor::{Docker, Executor, StepContext, StepOutcome},
     git::{GitCache, GitLimits},
-    log::{LogLine, LogSink, Masker},
 };
-use mergeyard_types::{CommitSha, ImageRef, RunId, StepId};
+use mergeyard_types::{ImageRef, StepId};
 use registry::Registry;
-use support::{FILE, SYMLINK, bare, commit, file_remote, repo_name};
-use tempfile::TempDir;
-use tokio::sync::mpsc;
+use support::{FILE, SYMLINK, commit};
 use tokio_util::sync::CancellationToken;
 
 const BOTH: [Builder; 2] = [Builder::BuildKit, Builder::Classic];
-
-async fn engine() -> Engine {
-    let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
-    Engine::connect(&host).await.unwrap_or_else(|e| panic!("{e}; or run scripts/setup.sh"))
-}
-
-fn docker() -> bollard::Docker {
-    bollard::Docker::connect_with_defaults().unwrap()
-}
-
-fn sink() -> (LogSink, mpsc::Receiver<LogLine>) {
-    LogSink::channel(Masker::default(), 64 << 20)
-}
-
-/// Everything said until the log's speaking end is dropped; read while the work goes on.
-fn collect(mut lines: mpsc::Receiver<LogLine>) -> tokio::task::JoinHandle<String> {
-    tokio::spawn(async move {
-        let mut all = String::new();
-        while let Some(line) = lines.recv().await {
-            all.push_str(&line.text);
-            all.push('\n');
-        }
-        all
-    })
-}
-
-fn tar_with(files: &[(&str, &str)]) -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    for (path, content) in files {
-        let mut header = tar::Header::new_gnu();
-        header.set_mode(0o644);
-        header.set_size(content.len() as u64);
-        tar.append_data(&mut header, path, content.as_bytes()).unwrap();
-    }
-    tar.into_inner().unwrap()
-}
-
-type Context = futures_util::stream::Iter<std::vec::IntoIter<std::io::Result<Bytes>>>;
-
-fn spec(name: &str, builder: Builder, context: Vec<u8>) -> BuildSpec<Context> {
-    BuildSpec {
-        context: futures_util::stream::iter(vec![Ok(Bytes::from(context))]),
-        tag: format!(
-            "127.0.0.1:1/{name}:{}",
-            if builder == Builder::Classic { "classic" } else { "buildkit" }
-        )
-        .parse()
-        .unwrap(),
-        labels: BTreeMap::from([("dev.mergeyard.tree".to_owned(), "t".to_owned())]),
-        dockerfile: "Dockerfile".to_owned(),
-        network: BuildNetwork::None,
-        limits: BuildLimits::default(),
-        builder: Some(builder),
-    }
-}
-
-async fn build(
-    name: &str,
-    builder: Builder,
-    files: &[(&str, &str)],
-) -> (Result<BuiltImage, StepFault>, String) {
-    let (log, lines) = sink();
-    let said = collect(lines);
-    let built =
-        engine().await.build(spec(name, builder, tar_with(files)), &log, &CancellationToken::new()).await;
-    drop(log);
-    (built, said.await.unwrap())
-}
-
-/// Something that changes with each run of the tests, so that nothing comes from a cache.
-fn fresh() -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    format!("{}-{}", std::process::id(), now.as_nanos())
-}
 
 #[tokio::test]
 async fn both_builders_build_and_tell_as_they_go() {
@@ -225,24 +149,6 @@ async fn cancelling_stops_what_runs_and_leaves_no_container() {
     }
 }
 
-/// Waits for the engine's own word that a process of that command line is gone.
-async fn until_gone(command: &str) {
-    let wanted: Vec<u8> = command.replace(' ', "\0").into_bytes();
-    let running = || {
-        let entries = std::fs::read_dir("/proc").unwrap().flatten();
-        entries
-            .filter_map(|e| std::fs::read(e.path().join("cmdline")).ok())
-            .any(|line| line.starts_with(&wanted))
-    };
-    let mut tick = tokio::time::interval(Duration::from_millis(50));
-    let gone = async {
-        while running() {
-            tick.tick().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the command still runs");
-}
-
 async fn until_no_container_runs(mark: &str) {
     let mut tick = tokio::time::interval(Duration::from_millis(50));
     let gone = async {
@@ -282,100 +188,44 @@ fn credentials(registry: &Registry) -> mergeyard_run::engine::RegistryCredential
 }
 
 #[tokio::test]
-async fn sweeping_removes_what_a_crash_left_and_keeps_what_lives() {
-    let engine = engine().await;
-    let docker = docker();
-    let base = 900_000_000 + i64::from(std::process::id());
-    for step in [base, base + 1_000_000_000] {
-        let config = bollard::models::ContainerCreateBody {
-            image: Some("debian:bookworm-slim".to_owned()),
-            cmd: Some(vec!["true".to_owned()]),
-            labels: Some(std::collections::HashMap::from([("mergeyard.step".to_owned(), step.to_string())])),
-            ..Default::default()
-        };
-        docker
-            .create_container(None::<bollard::query_parameters::CreateContainerOptions>, config)
-            .await
-            .unwrap();
+async fn sweeping_removes_what_a_crash_left_and_keeps_what_lives_and_what_is_anothers() {
+    let (mine, theirs) = (format!("mine-{}", fresh()), format!("theirs-{}", fresh()));
+    let engine = engine().await.owned_by(&mine);
+    for (owner, step) in [(&mine, "1"), (&mine, "2"), (&theirs, "2")] {
+        leave_container(owner, step).await;
     }
-    engine.sweep(&[StepId(base)]).await.unwrap();
-    let labelled = |step: i64| {
-        let docker = docker.clone();
-        async move {
-            let filter = std::collections::HashMap::from([("label", vec![format!("mergeyard.step={step}")])]);
-            let all = bollard::query_parameters::ListContainersOptionsBuilder::new()
-                .all(true)
-                .filters(&filter)
-                .build();
-            docker.list_containers(Some(all)).await.unwrap().len()
-        }
-    };
-    assert_eq!((labelled(base).await, labelled(base + 1_000_000_000).await), (1, 0));
+    engine.sweep(&[StepId(1)]).await.unwrap();
+    assert_eq!(steps_of(&mine).await, ["1"]);
+    assert_eq!(steps_of(&theirs).await, ["2"]);
+    Engine::at(engine.host()).sweep(&[]).await.unwrap();
+    assert_eq!(steps_of(&mine).await, ["1"], "whose engine has no owner sweeps nobody's");
     engine.sweep(&[]).await.unwrap();
-    assert_eq!(labelled(base).await, 0);
+    assert_eq!(steps_of(&mine).await, Vec::<String>::new());
+    assert_eq!(steps_of(&theirs).await, ["2"]);
+    Engine::at(engine.host()).owned_by(&theirs).sweep(&[]).await.unwrap();
+    assert_eq!(steps_of(&theirs).await, Vec::<String>::new());
 }
 
-/// A repository, a registry and an executor: the whole of one image step.
-struct Yard {
-    dir: TempDir,
-    git: git2::Repository,
-    registry: Registry,
-    executor: Arc<Executor>,
+/// A container that was made and not removed.
+async fn leave_container(owner: &str, step: &str) {
+    let labels = [("mergeyard.owner", owner), ("mergeyard.step", step)];
+    let config = bollard::models::ContainerCreateBody {
+        image: Some("debian:bookworm-slim".to_owned()),
+        cmd: Some(vec!["true".to_owned()]),
+        labels: Some(labels.map(|(label, value)| (label.to_owned(), value.to_owned())).into()),
+        ..Default::default()
+    };
+    let nothing_else = None::<bollard::query_parameters::CreateContainerOptions>;
+    docker().create_container(nothing_else, config).await.unwrap();
 }
 
-impl Yard {
-    async fn start() -> Yard {
-        let dir = tempfile::tempdir().unwrap();
-        let git = bare(&dir.path().join("up.git"));
-        let registry = Registry::start().await;
-        let cache = GitCache::new(dir.path().join("cache"), GitLimits::default()).unwrap();
-        let executor = Executor::Docker(Docker::new(cache, engine().await, registry.client()));
-        Yard { dir, git, registry, executor: Arc::new(executor) }
-    }
-
-    fn job(&self, sha: CommitSha, name: &str, timeout: Duration) -> StepJob {
-        let tree = self.git.revparse_single(&format!("{sha}:app")).unwrap().id().to_string();
-        StepJob {
-            step: StepId(1),
-            run: RunId(1),
-            attempt: 1,
-            repo: repo_name(),
-            commit: sha,
-            hints: Vec::new(),
-            remote: file_remote(&self.dir.path().join("up.git")),
-            source_url: Some("https://git.example.org/acme/clock".to_owned()),
-            action: Action::Image(ImageAction {
-                folder: "app".to_owned(),
-                name: name.parse().unwrap(),
-                version: "0.1.0".parse().unwrap(),
-                tree: tree.parse().unwrap(),
-            }),
-            timeout,
-        }
-    }
-
-    fn commit(&self, dockerfile: &str) -> CommitSha {
-        let spec: &[u8] = br#"{"service":{"name":"clock","version":"0.1.0"}}"#;
-        commit(
-            &self.git,
-            "develop",
-            &[("app/Dockerfile", FILE, dockerfile.as_bytes()), ("app/spec.json", FILE, spec)],
-        )
-    }
-
-    async fn run(&self, job: StepJob) -> (StepOutcome, String) {
-        let (log, lines) = sink();
-        let said = collect(lines);
-        let outcome = self.executor.run(job, StepContext { log, cancel: CancellationToken::new() }).await;
-        (outcome, said.await.unwrap())
-    }
-
-    async fn forget(&self, name: &str) {
-        engine().await.remove_image(&format!("{}/{name}:0.1.0", self.registry.host())).await.unwrap();
-    }
+async fn steps_of(owner: &str) -> Vec<String> {
+    let filter = std::collections::HashMap::from([("label", vec![format!("mergeyard.owner={owner}")])]);
+    let all =
+        bollard::query_parameters::ListContainersOptionsBuilder::new().all(true).filters(&filter).build();
+    let containers = docker().list_containers(Some(all)).await.unwrap();
+    containers.into_iter().map(|mut c| c.labels.as_mut().unwrap().remove("mergeyard.step").unwrap()).collect()
 }
-
-const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_folder_becomes_an_image_in_the_registry_and_stays_what_it_is() {

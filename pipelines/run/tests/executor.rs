@@ -7,9 +7,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures_util::{FutureExt, future::BoxFuture};
 use mergeyard_plan::action::{Action, ImageAction};
 use mergeyard_run::{
+    engine::BuildSecret,
     executor::{Executor, Play, Scripted, StepContext, StepJob, StepOutcome},
     git::{GitCache, GitLimits},
-    log::{LogSink, Masker, Stream},
+    log::{LogSink, Stream},
     registry_client::{RegistryAccess, RegistryClient},
 };
 use mergeyard_types::{CommitSha, RunId, Secret, StepId, TreeId};
@@ -59,9 +60,10 @@ async fn run(
             version: "1".parse().unwrap(),
             tree: TreeId::new([2; 20]),
         }),
+        secrets: vec![BuildSecret { id: "token".to_owned(), value: Secret::new("hunter22") }],
         timeout,
     };
-    let (log, mut lines) = LogSink::channel(Masker::new([&Secret::new("hunter22")]), 1 << 20);
+    let (log, mut lines) = LogSink::channel(job.masker(), 1 << 20);
     let outcome = executor.run(job, StepContext { log, cancel }).await;
     let mut said = Vec::new();
     while let Some(line) = lines.recv().await {

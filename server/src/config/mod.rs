@@ -20,6 +20,7 @@ use url::Url;
 pub use source::ConfigError;
 
 use crate::store::Source;
+use mergeyard_run::engine::BuildSecret;
 pub use raw::BuildNetwork;
 use raw::{RawConfig, RawRepo, RawSecret};
 
@@ -92,6 +93,8 @@ pub struct Deliveries {
 pub struct Rules {
     pub policies: Policies,
     pub secrets: Vec<WebhookSecret>,
+    /// What builds may read, beside the policies one for one.
+    pub build_secrets: Vec<Vec<BuildSecret>>,
 }
 
 #[derive(Debug, Clone)]
@@ -127,6 +130,12 @@ impl WebhookSecret {
 }
 
 impl Rules {
+    /// What builds of this repository may read with `RUN --mount=type=secret`.
+    pub fn build_secrets(&self, repo: &RepoName) -> &[BuildSecret] {
+        let own = self.policies.0.iter().position(|policy| policy.covers(repo));
+        own.and_then(|at| self.build_secrets.get(at)).map_or(&[], Vec::as_slice)
+    }
+
     /// The secrets in force at `now`.
     pub fn secrets_at(&self, now: Timestamp) -> impl Iterator<Item = &WebhookSecret> {
         self.secrets.iter().filter(move |secret| secret.until.is_none_or(|until| now < until))
@@ -200,12 +209,19 @@ impl Config {
             secrets.push(WebhookSecret { value, source: Some(Source::Github), scope: Scope::All, until });
         }
         let mut policies = Policies::default();
+        let mut build_secrets = Vec::new();
         for (at, raw) in repo.into_iter().enumerate() {
             let key = format!("repo[{at}].webhook_secret");
             if let Some(raw) = raw.webhook_secret.clone() {
                 let value = strong(&key, secret(&key, raw)?)?;
                 secrets.push(WebhookSecret { value, source: None, scope: Scope::Repo(at), until: None });
             }
+            let mut own = Vec::new();
+            for (id, raw) in raw.build_secrets.clone() {
+                let value = secret(&format!("repo[{at}].build_secrets.{id}"), raw)?;
+                own.push(BuildSecret { id, value });
+            }
+            build_secrets.push(own);
             policies.0.push(policy(at, raw)?);
         }
         if secrets.is_empty() {
@@ -263,7 +279,7 @@ impl Config {
             deliveries: Deliveries {
                 keep: Duration::from_secs(deliveries.keep_days.saturating_mul(24 * 3600)),
             },
-            rules: Rules { policies, secrets },
+            rules: Rules { policies, secrets, build_secrets },
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The configuration as it is written. Every key of `mergeyard.toml` is a field here.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -177,6 +178,8 @@ pub(super) struct RawRepo {
     pub(super) clone_url: Option<String>,
     pub(super) id: Option<i64>,
     pub(super) webhook_secret: Option<RawSecret>,
+    #[serde(default)]
+    pub(super) build_secrets: BTreeMap<String, RawSecret>,
     #[serde(default = "yes")]
     pub(super) supersede: bool,
     // Rights that a repository may be granted. Nothing in this version needs one, so their

@@ -13,7 +13,7 @@ mod runs;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use sqlx::{
-    Row, Sqlite, SqlitePool, Transaction,
+    Connection, Row, Sqlite, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -71,6 +71,9 @@ impl Store {
                 .acquire_timeout(Duration::from_secs(10))
                 .idle_timeout(None)
                 .max_lifetime(None)
+                // A full disk makes SQLite end a transaction by itself. sqlx goes on counting it,
+                // and such a connection would refuse every transaction after it.
+                .before_acquire(|connection, _| Box::pin(async { Ok(!connection.is_in_transaction()) }))
         };
         let writer = pool(1).connect_with(options.clone()).await.map_err(&damaged)?;
         migrate(&writer, &path).await.map_err(|error| match error {
@@ -88,12 +91,11 @@ impl Store {
     }
 
     /// Whether a transaction can be made durable right now, which is what a webhook needs.
+    /// Only a commit touches the disk, so this commits a page that says what it said before.
     pub async fn check_writable(&self) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        sqlx::query("CREATE TABLE IF NOT EXISTS readiness (at INTEGER) STRICT")
-            .execute(&mut *tx.inner)
-            .await?;
-        tx.inner.rollback().await?;
+        sqlx::query("PRAGMA user_version = 1").execute(&mut *tx.inner).await?;
+        tx.inner.commit().await?;
         Ok(())
     }
 

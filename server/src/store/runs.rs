@@ -318,6 +318,15 @@ impl Store {
         rows.iter().map(run_row).collect()
     }
 
+    /// The repositories of the newest runs.
+    pub async fn active_repositories(&self) -> Result<Vec<RepoName>, StoreError> {
+        let rows =
+            sqlx::query("SELECT DISTINCT repo FROM (SELECT repo FROM runs ORDER BY id DESC LIMIT 1000)")
+                .fetch_all(&self.reader)
+                .await?;
+        rows.iter().map(|row| word(row, "repo")).collect()
+    }
+
     pub async fn run_page(&self, id: RunId) -> Result<Option<RunPage>, StoreError> {
         let mut reader = self.reader.begin().await?;
         let row =

@@ -15,9 +15,6 @@ use crate::logs::{Logs, Piece};
 /// all viewers together.
 const PIECE: usize = 64 * 1024;
 
-/// A line that does not fit into a piece is still read up to this size.
-const LONGEST_LINE: usize = 1024 * 1024;
-
 /// What a page shows of a log: its end, where the news is.
 const TAIL_LINES: usize = 2000;
 
@@ -57,16 +54,12 @@ pub(super) struct Shown {
 impl StepLog {
     /// The next whole lines from `from`; none at the end.
     pub(super) async fn piece(&self, from: u64) -> io::Result<Piece> {
-        let piece = self.logs.read(self.run, self.step, from, PIECE).await?;
-        if piece.next > from {
-            return Ok(piece);
-        }
-        self.logs.read(self.run, self.step, from, LONGEST_LINE).await
+        self.logs.read(self.run, self.step, from, PIECE).await
     }
 
     /// The last lines, from about `bytes` before the end.
     pub(super) async fn tail(&self, bytes: u64, started: Timestamp) -> io::Result<Excerpt> {
-        let start = self.last_piece().await?.saturating_sub(bytes);
+        let start = self.logs.size(self.run, self.step).await?.saturating_sub(bytes);
         let mut part = self.part(start, MOST_PIECES).await?;
         let surplus = part.lines.len().saturating_sub(TAIL_LINES);
         part.lines.drain(..surplus);
@@ -104,28 +97,9 @@ impl StepLog {
     }
 
     async fn excerpt(&self, part: Piece, earlier: bool, started: Timestamp) -> io::Result<Excerpt> {
-        let later = self.goes_on(part.next).await?;
+        let later = self.logs.size(self.run, self.step).await? > part.next;
         let lines = part.lines.into_iter().map(|(end, line)| Shown::new(end, line, started)).collect();
         Ok(Excerpt { lines, earlier, later, next: part.next })
-    }
-
-    /// Where the last piece begins, found by halving: a look at any place says whether
-    /// a line still ends behind it.
-    async fn last_piece(&self) -> io::Result<u64> {
-        let size = PIECE as u64;
-        let (mut inside, mut beyond) = (0, 1);
-        while self.goes_on(beyond * size).await? {
-            (inside, beyond) = (beyond, beyond * 2);
-        }
-        while beyond - inside > 1 {
-            let middle = inside + (beyond - inside) / 2;
-            if self.goes_on(middle * size).await? { inside = middle } else { beyond = middle }
-        }
-        Ok(inside * size)
-    }
-
-    async fn goes_on(&self, from: u64) -> io::Result<bool> {
-        Ok(self.piece(from).await?.next > from)
     }
 }
 

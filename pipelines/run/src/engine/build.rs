@@ -1,13 +1,14 @@
 //! Building an image from a stream.
 //!
-//! BuildKit is asked over the plain build endpoint and without a session: nothing of a
-//! session (files of a client, its agents, its secrets) is wanted here, base images are
-//! pulled before, and a connection that would have to be kept and ended is saved.
+//! BuildKit is asked over the plain build endpoint, and without a session unless there are
+//! secrets to offer: nothing else of a session (files of a client, its agents) is wanted
+//! here, base images are pulled before, and a connection to be kept and ended is saved.
 //!
-//! Dropping the future closes the request, and the engine then stops what runs.
+//! Dropping the future closes the request and the session, and the engine then stops what runs.
 
 use std::{
     collections::{BTreeMap, HashMap},
+    convert::Infallible,
     io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -23,7 +24,7 @@ use futures_util::{Stream, StreamExt};
 use mergeyard_types::ImageRef;
 use tokio_util::sync::CancellationToken;
 
-use super::{Engine, EngineError, vertex::Progress};
+use super::{BuildSecret, Connection, Engine, EngineError, session::Session, vertex::Progress};
 use crate::{
     StepFault,
     git::{Context, GitError},
@@ -65,6 +66,8 @@ pub struct BuildSpec<C> {
     pub dockerfile: String,
     pub network: BuildNetwork,
     pub limits: BuildLimits,
+    /// What a `RUN` may mount; only BuildKit can.
+    pub secrets: Vec<BuildSecret>,
     /// `None`: the best the engine has.
     pub builder: Option<Builder>,
 }
@@ -91,7 +94,8 @@ impl Engine {
         if builder == Builder::BuildKit && spec.limits != BuildLimits::default() {
             log.note("BuildKit takes no limits for one build: set them on the engine's group, or use the classic builder").await;
         }
-        let query = extra_query(builder, &spec.limits);
+        let session = self.session(&connection, builder, &spec.secrets, log).await?;
+        let query = extra_query(builder, &spec.limits, session.as_ref().map(Session::id));
         let docker = with_query(connection.docker, query).with_timeout(BUILD_ANSWER_TIMEOUT);
         let tag = spec.tag.to_string();
         let options = options(&spec, &tag);
@@ -102,6 +106,7 @@ impl Engine {
         let built = tokio::select! {
             built = work => built,
             () = cancel.cancelled() => return Err(StepFault::Cancelled),
+            never = answer(session) => match never {},
         };
         match built {
             Ok(Some(id)) => Ok(BuiltImage { id }),
@@ -109,6 +114,31 @@ impl Engine {
             // The engine only saw the context end early; we know why it did.
             Err(fault) => Err(cause.take().unwrap_or(fault)),
         }
+    }
+
+    async fn session(
+        &self,
+        connection: &Connection,
+        builder: Builder,
+        secrets: &[BuildSecret],
+        log: &LogSink,
+    ) -> Result<Option<Session>, StepFault> {
+        if secrets.is_empty() {
+            return Ok(None);
+        }
+        if builder == Builder::BuildKit {
+            return Session::open(&self.host, &connection.version, secrets, log).await.map(Some);
+        }
+        let why = if connection.version.has_buildkit {
+            "and the classic builder is chosen"
+        } else {
+            "which this engine does not have"
+        };
+        log.note(&format!(
+            "build secrets need BuildKit, {why}: a Dockerfile that mounts one with `RUN --mount` will fail"
+        ))
+        .await;
+        Ok(None)
     }
 
     /// Writes the log as it comes; the image's id when the builder tells it.
@@ -158,6 +188,15 @@ impl Engine {
     }
 }
 
+/// Answers the engine's questions for as long as the build goes on. It is the build that ends:
+/// a session that is gone is no reason to stop one that needs it no more.
+async fn answer(session: Option<Session>) -> Infallible {
+    if let Some(session) = session {
+        session.serve().await;
+    }
+    std::future::pending().await
+}
+
 fn options<C>(spec: &BuildSpec<C>, tag: &str) -> bollard::query_parameters::BuildImageOptions {
     let labels: HashMap<String, String> = spec.labels.clone().into_iter().collect();
     let network = match spec.network {
@@ -175,7 +214,7 @@ fn options<C>(spec: &BuildSpec<C>, tag: &str) -> bollard::query_parameters::Buil
 }
 
 /// Parameters of the build endpoint that the client library cannot say or says too small.
-fn extra_query(builder: Builder, limits: &BuildLimits) -> String {
+fn extra_query(builder: Builder, limits: &BuildLimits, session: Option<&str>) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     if builder == Builder::BuildKit {
         query.append_pair("version", "2");
@@ -189,6 +228,9 @@ fn extra_query(builder: Builder, limits: &BuildLimits) -> String {
                 .append_pair("cpuperiod", "100000")
                 .append_pair("cpuquota", &(u64::from(millis) * 100).to_string());
         }
+    }
+    if let Some(id) = session {
+        query.append_pair("session", id);
     }
     query.finish()
 }

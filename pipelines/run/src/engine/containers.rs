@@ -14,7 +14,7 @@ use bollard::{
 use futures_util::StreamExt;
 use mergeyard_types::ImageRef;
 
-use super::{Engine, EngineError, RegistryCredentials, docker_credentials};
+use super::{Engine, EngineError, RegistryCredentials, docker_credentials, images::OWNER_LABEL};
 
 /// Enough for any small service, and no fork bomb.
 const MOST_PROCESSES: i64 = 256;
@@ -72,7 +72,7 @@ impl Engine {
         let docker = self.docker().await?;
         let name = &service.name;
         let options = CreateContainerOptionsBuilder::new().name(name).build();
-        let created = docker.create_container(Some(options), container(service)).await;
+        let created = docker.create_container(Some(options), self.container(service)).await;
         self.checked(&format!("create container {name}"), created).await?;
         let started = docker.start_container(name, None).await;
         self.checked(&format!("start container {name}"), started).await?;
@@ -90,27 +90,32 @@ impl Engine {
         let removed = self.docker().await?.remove_container(name, Some(options)).await;
         self.checked(&format!("remove container {name}"), removed).await
     }
-}
 
-fn container(service: &Service) -> ContainerCreateBody {
-    let port = service.publish.map(|port| format!("{port}/tcp"));
-    let here = PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: None };
-    ContainerCreateBody {
-        image: Some(service.image.to_string()),
-        env: Some(service.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()),
-        labels: Some(service.labels.clone()),
-        exposed_ports: port.clone().map(|port| vec![port]),
-        host_config: Some(HostConfig {
-            port_bindings: port.map(|port| HashMap::from([(port, Some(vec![here]))])),
-            cap_drop: Some(vec!["ALL".to_owned()]),
-            security_opt: Some(vec!["no-new-privileges".to_owned()]),
-            readonly_rootfs: Some(true),
-            pids_limit: Some(MOST_PROCESSES),
+    fn container(&self, service: &Service) -> ContainerCreateBody {
+        let port = service.publish.map(|port| format!("{port}/tcp"));
+        let mut labels = service.labels.clone();
+        labels.extend(self.owner.iter().map(|owner| (OWNER_LABEL.to_owned(), owner.clone())));
+        let here = PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: None };
+        ContainerCreateBody {
+            image: Some(service.image.to_string()),
+            env: Some(service.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()),
+            labels: Some(labels),
+            exposed_ports: port.clone().map(|port| vec![port]),
+            host_config: Some(HostConfig {
+                port_bindings: port.map(|port| HashMap::from([(port, Some(vec![here]))])),
+                cap_drop: Some(vec!["ALL".to_owned()]),
+                security_opt: Some(vec!["no-new-privileges".to_owned()]),
+                readonly_rootfs: Some(true),
+                pids_limit: Some(MOST_PROCESSES),
+                ..Default::default()
+            }),
+            networking_config: Some(NetworkingConfig {
+                endpoints_config: Some(HashMap::from([(
+                    service.network.clone(),
+                    EndpointSettings::default(),
+                )])),
+            }),
             ..Default::default()
-        }),
-        networking_config: Some(NetworkingConfig {
-            endpoints_config: Some(HashMap::from([(service.network.clone(), EndpointSettings::default())])),
-        }),
-        ..Default::default()
+        }
     }
 }

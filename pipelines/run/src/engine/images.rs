@@ -22,6 +22,9 @@ use crate::{StepFault, base_images::registry_of, log::LogSink};
 /// On every container of a step: which step it belongs to.
 pub(crate) const STEP_LABEL: &str = "mergeyard.step";
 
+/// On every container made here: whose it is, see [`Engine::owned_by`].
+pub(super) const OWNER_LABEL: &str = "mergeyard.owner";
+
 /// A younger image without a name may be one that a builder is about to name.
 const SETTLED: Duration = Duration::from_secs(600);
 
@@ -96,16 +99,17 @@ impl Engine {
         }
     }
 
-    /// Removes what a crash left: containers of steps that are not in `keep`, and images of
-    /// ours that lost their name to a later build. Says how many things it removed.
+    /// Removes what a crash left: this owner's containers of steps that are not in `keep`, and
+    /// images that lost their name to a later build. Says how many things it removed.
     pub async fn sweep(&self, keep: &[StepId]) -> Result<usize, EngineError> {
         Ok(self.sweep_containers(keep).await? + self.sweep_images().await?)
     }
 
     async fn sweep_containers(&self, keep: &[StepId]) -> Result<usize, EngineError> {
+        let Some(owner) = &self.owner else { return Ok(0) };
         let docker = self.docker().await?;
         let keep: HashSet<String> = keep.iter().map(StepId::to_string).collect();
-        let ours = HashMap::from([("label", vec![STEP_LABEL])]);
+        let ours = HashMap::from([("label", vec![STEP_LABEL.to_owned(), format!("{OWNER_LABEL}={owner}")])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&ours).build();
         let containers = self.checked("list containers", docker.list_containers(Some(options)).await).await?;
         let mut removed = 0;

@@ -7,6 +7,7 @@ mod build;
 mod containers;
 mod fault;
 mod images;
+mod session;
 mod vertex;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -24,6 +25,7 @@ pub use build::{BuildLimits, BuildNetwork, BuildSpec, Builder, BuiltImage};
 pub use containers::Service;
 pub use fault::EngineError;
 pub(crate) use images::TREE_LABEL;
+pub use session::BuildSecret;
 
 use crate::engine_trust::CertsDir;
 
@@ -36,6 +38,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 pub struct Engine {
     host: String,
     certs: CertsDir,
+    owner: Option<String>,
     connection: Mutex<Option<Connection>>,
 }
 
@@ -65,7 +68,12 @@ pub type BaseCredentials = BTreeMap<String, RegistryCredentials>;
 impl Engine {
     /// Knows the engine's address and does not call it yet. `unix:///path` or `tcp://host:port`.
     pub fn at(host: &str) -> Engine {
-        Engine { host: host.to_owned(), certs: CertsDir::default(), connection: Mutex::new(None) }
+        Engine {
+            host: host.to_owned(),
+            certs: CertsDir::default(),
+            owner: None,
+            connection: Mutex::new(None),
+        }
     }
 
     /// As [`Engine::at`], and calls it.
@@ -78,6 +86,12 @@ impl Engine {
     /// Where this engine looks for registries' authorities, when not in Docker's usual place.
     pub fn with_certs_dir(self, certs: CertsDir) -> Engine {
         Engine { certs, ..self }
+    }
+
+    /// Marks what is made here as `owner`'s, so that several servers can share one engine: each
+    /// sweeps only its own, and who is nobody sweeps no containers.
+    pub fn owned_by(self, owner: impl Into<String>) -> Engine {
+        Engine { owner: Some(owner.into()), ..self }
     }
 
     pub fn certs(&self) -> &CertsDir {

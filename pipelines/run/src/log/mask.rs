@@ -16,7 +16,7 @@ use base64::{
 };
 use mergeyard_types::Secret;
 
-pub(super) const MIN_SECRET_BYTES: usize = 4;
+pub(crate) const MIN_SECRET_BYTES: usize = 4;
 
 const MASK: &[u8] = b"********";
 

@@ -19,6 +19,7 @@ use mergeyard_types::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc};
 
+pub(crate) use mask::MIN_SECRET_BYTES;
 use mask::MaskedStream;
 pub use mask::Masker;
 

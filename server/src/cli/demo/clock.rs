@@ -15,43 +15,42 @@ const PORT: u16 = 8080;
 /// A container that takes longer to answer than this does not answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// It exists from the start of the demo, so that however the demo ends, what it made is known.
 pub(super) struct Clock {
     engine: Engine,
     /// Tells this demo's containers from another's.
     name: String,
-    backend: ImageRef,
-    frontend: ImageRef,
+    images: Vec<ImageRef>,
     port: u16,
 }
 
 impl Clock {
+    pub(super) fn new(engine: &str) -> Self {
+        let name = format!("mergeyard-demo-{}", &Uuid::new_v4().simple().to_string()[..8]);
+        Self { engine: Engine::at(engine), name, images: Vec::new(), port: 0 }
+    }
+
     /// Forgets what the build left in the engine and fetches both images by their digests,
     /// as a machine elsewhere would.
-    pub(super) async fn pull(engine: &str, server: &Server, page: &RunPage) -> Result<Self, Failed> {
-        let engine = Engine::at(engine);
+    pub(super) async fn pull(&mut self, server: &Server, page: &RunPage) -> Result<(), Failed> {
         let access = &server.registry;
         let credentials =
             RegistryCredentials { username: access.username.clone(), password: access.password.clone() };
         for image in &page.images {
-            engine.remove_image(&image.image.to_string()).await?;
-            engine.pull(&image.image.by_digest(image.digest), &credentials).await?;
+            self.engine.remove_image(&image.image.to_string()).await?;
+            let image = image.image.by_digest(image.digest);
+            self.images.push(image.clone());
+            self.engine.pull(&image, &credentials).await?;
         }
-        let find = |name: &str| {
-            let image = page.images.iter().find(|image| image.image.name.as_str() == name);
-            let image = image.ok_or_else(|| Failed::work(format!("the run published no {name}")))?;
-            Ok::<_, Failed>(image.image.by_digest(image.digest))
-        };
-        let (backend, frontend) = (find("clock-backend")?, find("clock-frontend")?);
-        let name = format!("mergeyard-demo-{}", &Uuid::new_v4().simple().to_string()[..8]);
-        Ok(Self { engine, name, backend, frontend, port: 0 })
+        Ok(())
     }
 
-    pub(super) async fn start(mut self) -> Result<Self, Failed> {
+    pub(super) async fn start(&mut self) -> Result<(), Failed> {
         let labels = HashMap::from([("mergeyard.demo".to_owned(), self.name.clone())]);
         self.engine.create_network(&self.name, labels.clone()).await?;
         let backend = Service {
             name: self.backend_name(),
-            image: self.backend.clone(),
+            image: self.image("clock-backend")?,
             environment: vec![],
             network: self.name.clone(),
             publish: None,
@@ -59,24 +58,20 @@ impl Clock {
         };
         let frontend = Service {
             name: self.frontend_name(),
-            image: self.frontend.clone(),
+            image: self.image("clock-frontend")?,
             environment: vec![("CLOCK_BACKEND".to_owned(), format!("{}:{PORT}", backend.name))],
             publish: Some(PORT),
             ..backend.clone()
         };
-        let started = async {
-            self.engine.start(&backend).await?;
-            self.engine.start(&frontend).await
-        };
-        match started.await {
-            Ok(Some(port)) => self.port = port,
-            Ok(None) => return Err(Failed::work("the engine gave the clock no port")),
-            Err(error) => {
-                self.remove().await;
-                return Err(error.into());
-            }
-        }
-        Ok(self)
+        self.engine.start(&backend).await?;
+        let port = self.engine.start(&frontend).await?;
+        self.port = port.ok_or_else(|| Failed::work("the engine gave the clock no port"))?;
+        Ok(())
+    }
+
+    fn image(&self, name: &str) -> Result<ImageRef, Failed> {
+        let image = self.images.iter().find(|image| image.name.as_str() == name);
+        image.cloned().ok_or_else(|| Failed::work(format!("the run published no {name}")))
     }
 
     /// The time must come through the page's server from the backend, and be now.
@@ -112,6 +107,10 @@ impl Clock {
         let _ = self.engine.remove_container(&self.frontend_name()).await;
         let _ = self.engine.remove_container(&self.backend_name()).await;
         let _ = self.engine.remove_network(&self.name).await;
+        // Nobody could pull them again: their registry goes too.
+        for image in &self.images {
+            let _ = self.engine.remove_image(&image.to_string()).await;
+        }
     }
 
     fn backend_name(&self) -> String {

@@ -7,12 +7,7 @@
 mod clock;
 mod progress;
 
-use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use mergeyard_types::{RunId, Secret, State};
 use serde_json::json;
@@ -23,7 +18,7 @@ use crate::{
     config::Config,
     github::signature,
     sample::{SampleMerge, SampleRepository, payload},
-    serve::{Parts, Server},
+    serve::{Parts, ServeError, Server},
     store::RunPage,
 };
 use clock::Clock;
@@ -64,20 +59,20 @@ pub(super) async fn demo(args: Args) -> Result<(), Failed> {
     tokio::pin!(interrupted);
     let mut progress = Progress::new(args.format);
     let home = Home::new()?;
+    let mut clock = Clock::new(&args.engine);
     let scene = tokio::select! {
-        scene = Scene::play(&args, &home, &mut progress) => scene?,
-        _ = &mut interrupted => return Err(Failed::work("interrupted")),
+        scene = Scene::play(&args, &home, &mut clock, &mut progress) => scene,
+        _ = &mut interrupted => Err(Failed::work("interrupted")),
     };
-    if args.format == Format::Json {
-        println!("{}", scene.document(&progress));
-    } else {
-        scene.print();
+    if let Ok(scene) = &scene {
+        scene.tell(args.format, &clock, &progress);
+        if !args.once {
+            println!("\neverything keeps running until you press Ctrl-C");
+            let _ = interrupted.await;
+        }
     }
-    if !args.once {
-        println!("\neverything keeps running until you press Ctrl-C");
-        let _ = interrupted.await;
-    }
-    scene.end().await;
+    clock.remove().await;
+    scene?.server.stop().await;
     Ok(())
 }
 
@@ -102,12 +97,16 @@ impl Drop for Home {
 struct Scene {
     server: Server,
     page: RunPage,
-    clock: Clock,
     run_url: String,
 }
 
 impl Scene {
-    async fn play(args: &Args, home: &Home, progress: &mut Progress) -> Result<Self, Failed> {
+    async fn play(
+        args: &Args,
+        home: &Home,
+        clock: &mut Clock,
+        progress: &mut Progress,
+    ) -> Result<Self, Failed> {
         let (sample, merge) = progress
             .step("repository", "made a git repository with a merged pull request", async {
                 let name = "acme/clock".parse().map_err(|_| Failed::work("the sample has no name"))?;
@@ -115,10 +114,15 @@ impl Scene {
             })
             .await?;
         let secret = Secret::new(Uuid::new_v4().simple().to_string());
-        let config = config(args, home, &sample, &secret)?;
+        let config = |ports| config(args, home, &sample, &secret, ports);
         let server = progress
             .step("server", "started the server and its TLS registry", async {
-                Ok(Server::start(config, Parts::default()).await?)
+                match Server::start(config(USUAL_PORTS)?, Parts::default()).await {
+                    Err(ServeError::Listen { .. }) => {
+                        Ok(Server::start(config(ANY_PORTS)?, Parts::default()).await?)
+                    }
+                    started => Ok(started?),
+                }
             })
             .await?;
         progress
@@ -131,16 +135,21 @@ impl Scene {
         let page = progress
             .step("publish", "built and pushed the images", finished(&server, progress.is_live()))
             .await?;
-        let clock = progress
-            .step("pull", "pulled both images by digest", Clock::pull(&args.engine, &server, &page))
-            .await?;
-        let clock = progress.step("start", "started the clock", clock.start()).await?;
+        progress.step("pull", "pulled both images by digest", clock.pull(&server, &page)).await?;
+        progress.step("start", "started the clock", clock.start()).await?;
         progress.step("check", "the clock answers through its page", clock.check()).await?;
         let run_url = format!("http://{}/runs/{}", server.address, page.run.id);
-        Ok(Self { server, page, clock, run_url })
+        Ok(Self { server, page, run_url })
     }
 
-    fn document(&self, progress: &Progress) -> serde_json::Value {
+    fn tell(&self, format: Format, clock: &Clock, progress: &Progress) {
+        match format {
+            Format::Json => println!("{}", self.document(clock, progress)),
+            Format::Text => self.print(clock),
+        }
+    }
+
+    fn document(&self, clock: &Clock, progress: &Progress) -> serde_json::Value {
         let images: Vec<_> = self
             .page
             .images
@@ -151,12 +160,12 @@ impl Scene {
             "status": self.page.run.state,
             "run_url": self.run_url,
             "images": images,
-            "clock_url": self.clock.url(),
+            "clock_url": clock.url(),
             "timings_ms": progress.timings(),
         })
     }
 
-    fn print(&self) {
+    fn print(&self, clock: &Clock) {
         println!("\nimages");
         for image in &self.page.images {
             println!("  {}\n    {}", image.image, image.digest);
@@ -165,35 +174,32 @@ impl Scene {
         println!("\nlook");
         println!("  status page  http://{}/", self.server.address);
         println!("  this run     {}", self.run_url);
-        println!("  the clock    {}", self.clock.url());
+        println!("  the clock    {}", clock.url());
         if let (Some(ca), Some(image)) = (&self.server.ca_file, self.page.images.first()) {
-            let folder = ca.parent().unwrap_or(ca).display();
             println!("\npull over verified TLS with a stock client");
             println!(
-                "  skopeo inspect --cert-dir {folder} --creds {}:{} docker://{}",
+                "  SSL_CERT_FILE={} skopeo inspect --creds {}:{} docker://{}",
+                ca.display(),
                 registry.username,
                 registry.password.expose(),
                 image.image.by_digest(image.digest),
             );
         }
     }
-
-    async fn end(self) {
-        self.clock.remove().await;
-        self.server.stop().await;
-    }
 }
 
-/// The usual addresses where they are free, otherwise any.
-fn free(port: u16) -> SocketAddr {
-    let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    match TcpListener::bind(usual) {
-        Ok(_) => usual,
-        Err(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-    }
-}
+/// Where people look for mergeyard and for a registry, and what is taken when somebody else
+/// is there already.
+const USUAL_PORTS: [u16; 2] = [8088, 5000];
+const ANY_PORTS: [u16; 2] = [0, 0];
 
-fn config(args: &Args, home: &Home, sample: &SampleRepository, secret: &Secret) -> Result<Config, Failed> {
+fn config(
+    args: &Args,
+    home: &Home,
+    sample: &SampleRepository,
+    secret: &Secret,
+    [http, registry]: [u16; 2],
+) -> Result<Config, Failed> {
     let mut table = toml::Table::new();
     let mut set = |section: &str, key: &str, value: String| {
         let entry = table.entry(section).or_insert_with(|| toml::Table::new().into());
@@ -202,8 +208,8 @@ fn config(args: &Args, home: &Home, sample: &SampleRepository, secret: &Secret) 
         }
     };
     set("github", "webhook_secret", secret.expose().to_owned());
-    set("http", "listen", free(8088).to_string());
-    set("registry", "listen", free(5000).to_string());
+    set("http", "listen", format!("127.0.0.1:{http}"));
+    set("registry", "listen", format!("127.0.0.1:{registry}"));
     set("engine", "host", args.engine.clone());
     table.insert("data_dir".to_owned(), home.0.join("data").display().to_string().into());
     let repo = toml::Table::from_iter([

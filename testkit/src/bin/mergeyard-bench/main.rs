@@ -1,1 +1,146 @@
-fn main() {}
+//! `scripts/bench.sh`, the half that measures.
+//!
+//! Every figure stands beside the same work done without mergeyard, on the same machine in
+//! the same minute, because only their ratio means anything on another machine. The server
+//! is the real program in a process of its own. No figure fails anything: this only ends
+//! badly when something does not work.
+
+mod ingest;
+mod load;
+mod pages;
+mod process;
+mod publish;
+mod seed;
+mod table;
+
+use std::{
+    error::Error,
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::{Parser, ValueEnum};
+
+use table::{Aims, millis, percentile};
+
+type Failed = Box<dyn Error + Send + Sync>;
+
+/// Measures mergeyard beside what it takes the place of
+#[derive(Parser)]
+struct Args {
+    /// The parts to run; all of them when none is named
+    parts: Vec<Part>,
+    /// Shorter, and without a million runs: to see that everything works
+    #[arg(long)]
+    quick: bool,
+    /// The server's program, built for release
+    #[arg(long)]
+    mergeyard: PathBuf,
+    /// A folder on the disk that is to be measured; what is made in it is removed
+    #[arg(long)]
+    work: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Webhooks received
+    Ingest,
+    /// From a merge to a digest in the registry
+    Publish,
+    /// Memory, start-up and pages with many past runs
+    Pages,
+}
+
+/// What every part works with.
+struct Bench {
+    mergeyard: PathBuf,
+    folder: PathBuf,
+    quick: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    // One thread: what this program does is to disturb the measured ones as little as possible.
+    let done = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failed::from)
+        .and_then(|runtime| runtime.block_on(run(args)));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<(), Failed> {
+    let Args { parts, quick, mergeyard, work } = args;
+    std::fs::create_dir_all(&work)?;
+    let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(&work)?;
+    let bench = Bench { mergeyard: mergeyard.canonicalize()?, folder: folder.path().canonicalize()?, quick };
+    println!("{}", machine(&bench.folder)?);
+    let mut aims = Aims::default();
+    let asked = |part| parts.is_empty() || parts.contains(&part);
+    if asked(Part::Ingest) {
+        ingest::run(&bench, &mut aims).await?;
+    }
+    if asked(Part::Publish) {
+        publish::run(&bench, &mut aims).await?;
+    }
+    if asked(Part::Pages) {
+        pages::run(&bench, &mut aims).await?;
+    }
+    aims.print();
+    Ok(())
+}
+
+/// What the figures depend on most: the processors, and how long the disk takes to promise.
+fn machine(folder: &Path) -> Result<String, Failed> {
+    let processors = std::thread::available_parallelism()?;
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or("?");
+    let mut file = File::create(folder.join("probe"))?;
+    let mut times = Vec::new();
+    for _ in 0..50 {
+        let begin = Instant::now();
+        file.write_all(&[0; 4096])?;
+        file.sync_data()?;
+        times.push(begin.elapsed());
+    }
+    Ok(format!(
+        "{processors} processors (load {load} before the start), 4 KiB made durable in {} on this disk",
+        millis(percentile(&mut times, 50.0))
+    ))
+}
+
+impl Bench {
+    fn pick<T>(&self, quick: T, full: T) -> T {
+        if self.quick { quick } else { full }
+    }
+}
+
+/// How long to look away between two looks at something that is about to happen.
+const BLINK: Duration = Duration::from_millis(1);
+
+/// Waits for something another process does.
+async fn until<T, F>(what: &str, patience: Duration, mut look: impl FnMut() -> F) -> Result<T, Failed>
+where
+    F: Future<Output = Result<Option<T>, Failed>>,
+{
+    let begin = Instant::now();
+    loop {
+        if let Some(seen) = look().await? {
+            return Ok(seen);
+        }
+        if begin.elapsed() > patience {
+            return Err(format!("{what} did not happen in {} s", patience.as_secs()).into());
+        }
+        tokio::time::sleep(BLINK).await;
+    }
+}

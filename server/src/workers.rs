@@ -1,0 +1,98 @@
+//! The workers that keep a yard going.
+//!
+//! The stages of a delivery's way meet only in the database. A worker looks for the next
+//! thing that is due, does it, and looks again; when nothing is due it waits to be woken.
+//! A wake-up carries no data, and a slow tick finds what a wake-up missed, so a crash, a
+//! lost wake-up and a command on another process' command line are all the same to it.
+
+use std::{error::Error, sync::Arc, time::Duration};
+
+use tokio::sync::Notify;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::warn;
+
+use crate::{inbox, leases, missed, outbox, retention, steps, store::StoreError, yard::Yard};
+
+/// Repositories whose deliveries are decided at the same time: a slow fetch of one must
+/// not hold up the others.
+const INBOX_WORKERS: usize = 4;
+
+/// Starts all workers. They stop taking up work when `shutdown` is cancelled.
+pub fn start(yard: &Arc<Yard>, shutdown: &CancellationToken) -> TaskTracker {
+    let crew = [
+        (Worker::Inbox, INBOX_WORKERS),
+        (Worker::Steps, yard.settings.parallel_steps),
+        (Worker::Outbox, 1),
+        (Worker::Leases, 1),
+        (Worker::Missed, 1),
+        (Worker::Retention, 1),
+    ];
+    let tracker = TaskTracker::new();
+    for (worker, count) in crew {
+        for _ in 0..count {
+            tracker.spawn(worker.attend(yard.clone(), shutdown.clone()));
+        }
+    }
+    tracker
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Worker {
+    Inbox,
+    Steps,
+    Outbox,
+    Leases,
+    Missed,
+    Retention,
+}
+
+impl Worker {
+    async fn attend(self, yard: Arc<Yard>, shutdown: CancellationToken) {
+        let never = Notify::new();
+        while !shutdown.is_cancelled() {
+            let bell = match self {
+                Worker::Inbox => &yard.wake.inbox,
+                Worker::Steps => &yard.wake.steps,
+                Worker::Outbox => &yard.wake.outbox,
+                Worker::Leases | Worker::Missed | Worker::Retention => &never,
+            };
+            // Interest is registered before looking, so nothing falls between.
+            let woken = bell.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            match self.turn(&yard).await {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) => {
+                    warn!(worker = ?self, error = &error as &dyn Error, "the database refused a worker; it tries again")
+                }
+            }
+            tokio::select! {
+                () = &mut woken => {}
+                () = tokio::time::sleep(self.tick(&yard)) => {}
+                () = shutdown.cancelled() => {}
+            }
+        }
+    }
+
+    /// Does the next thing that is due. `false` when there is none.
+    pub async fn turn(self, yard: &Yard) -> Result<bool, StoreError> {
+        match self {
+            Worker::Inbox => inbox::turn(yard).await,
+            Worker::Steps => steps::turn(yard).await,
+            Worker::Outbox => outbox::turn(yard).await,
+            Worker::Leases => leases::turn(yard).await,
+            Worker::Missed => missed::turn(yard).await,
+            Worker::Retention => retention::turn(yard).await,
+        }
+    }
+
+    fn tick(self, yard: &Yard) -> Duration {
+        match self {
+            Worker::Inbox | Worker::Steps | Worker::Outbox => Duration::from_secs(1),
+            Worker::Leases => leases::LOOK_EVERY,
+            Worker::Missed => yard.settings.reconcile_every,
+            Worker::Retention => Duration::from_secs(3600),
+        }
+    }
+}

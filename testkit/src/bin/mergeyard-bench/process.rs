@@ -1,0 +1,149 @@
+//! The programs that are measured, each in a process of its own that ends with its value.
+
+use std::{
+    fs::File,
+    io,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use tokio::process::{Child, Command};
+
+use crate::{Bench, Failed, until};
+
+/// A program that does not listen after this long has a reason, and it stands in its log.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) struct Program {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Program {
+    pub(crate) fn start(mut command: Command, log: PathBuf) -> Result<Self, Failed> {
+        let out = File::create(&log)?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| format!("cannot start {:?}: {error}", command.as_std().get_program()))?;
+        Ok(Self { child, log })
+    }
+
+    /// As a lost machine would end it.
+    pub(crate) async fn kill(mut self) -> io::Result<()> {
+        self.child.kill().await
+    }
+
+    /// Its last words, once it ended although nobody asked it to.
+    fn check(&mut self) -> Result<(), Failed> {
+        let Some(status) = self.child.try_wait()? else { return Ok(()) };
+        let said = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let last: Vec<&str> = said.lines().rev().take(5).collect();
+        Err(format!(
+            "a program ended with {status}:\n{}",
+            last.into_iter().rev().collect::<Vec<_>>().join("\n")
+        )
+        .into())
+    }
+
+    async fn listens(&mut self, address: SocketAddr) -> Result<(), Failed> {
+        let begin = Instant::now();
+        while tokio::net::TcpStream::connect(address).await.is_err() {
+            self.check()?;
+            if begin.elapsed() > PATIENCE {
+                return Err(format!("nothing listens on {address}").into());
+            }
+            tokio::time::sleep(crate::BLINK).await;
+        }
+        Ok(())
+    }
+
+    /// Processor time until now, its own and the kernel's for it.
+    pub(crate) fn processor_time(&self) -> Duration {
+        let Some(pid) = self.child.id() else { return Duration::ZERO };
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The second field is the name in brackets, which may hold anything.
+        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let ticks: u64 =
+            fields.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum();
+        // The kernel's unit for this file, on every architecture Debian has.
+        const TICK: Duration = Duration::from_millis(10);
+        TICK * u32::try_from(ticks).unwrap_or(u32::MAX)
+    }
+
+    /// What of it is in memory, in bytes: all, and the part that is not the program's own file.
+    pub(crate) fn memory(&self) -> (u64, u64) {
+        let Some(pid) = self.child.id() else { return (0, 0) };
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+            kib.unwrap_or_default() * 1024
+        };
+        (field("VmRSS:"), field("RssAnon:"))
+    }
+}
+
+/// The secret that both sides check every webhook with.
+pub(crate) const SECRET: &str = "the-secret-of-the-benchmark";
+
+pub(crate) struct Mergeyard {
+    pub(crate) program: Program,
+    pub(crate) http: SocketAddr,
+    pub(crate) registry: SocketAddr,
+    pub(crate) data: PathBuf,
+    /// From nothing to ready for webhooks.
+    pub(crate) ready_after: Duration,
+}
+
+impl Mergeyard {
+    /// Starts the server on the data in `folder` and waits until it says that it is ready.
+    /// `repos` is TOML.
+    pub(crate) async fn start(bench: &Bench, folder: &Path, repos: &str) -> Result<Self, Failed> {
+        std::fs::create_dir_all(folder)?;
+        let (http, registry, data) = (free()?, free()?, folder.join("data"));
+        let config = format!(
+            "data_dir = {data:?}\n[http]\nlisten = \"{http}\"\n[registry]\nlisten = \"{registry}\"\n\
+             [github]\nwebhook_secret = \"{SECRET}\"\n{repos}"
+        );
+        let file = folder.join("mergeyard.toml");
+        std::fs::write(&file, config)?;
+        let mut command = Command::new(&bench.mergeyard);
+        command.arg("serve").arg("--config").arg(&file);
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MERGEYARD_")) {
+            command.env_remove(name);
+        }
+        let begin = Instant::now();
+        let mut program = Program::start(command, folder.join("server.log"))?;
+        program.listens(http).await?;
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let ask = || async {
+            let answer = client.get(format!("http://{http}/readyz")).send().await?;
+            Ok(answer.status().is_success().then_some(()))
+        };
+        until("the server's readiness", PATIENCE, ask).await?;
+        Ok(Self { program, http, registry, data, ready_after: begin.elapsed() })
+    }
+}
+
+/// Debian's `webhook` with these hooks, a JSON document.
+pub(crate) async fn webhook(folder: &Path, hooks: &str) -> Result<(Program, SocketAddr), Failed> {
+    std::fs::create_dir_all(folder)?;
+    let (address, file) = (free()?, folder.join("hooks.json"));
+    std::fs::write(&file, hooks)?;
+    let mut command = Command::new("webhook");
+    command.arg("-hooks").arg(&file).arg("-ip").arg(address.ip().to_string());
+    command.arg("-port").arg(address.port().to_string());
+    let mut program = Program::start(command, folder.join("webhook.log"))?;
+    program.listens(address).await?;
+    Ok((program, address))
+}
+
+fn free() -> io::Result<SocketAddr> {
+    TcpListener::bind("127.0.0.1:0")?.local_addr()
+}

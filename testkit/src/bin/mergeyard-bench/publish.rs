@@ -1,0 +1,511 @@
+//! From a merge to a digest in the registry, beside the same `docker build` and `docker push`
+//! typed by hand on the same engine, to the same registry.
+//!
+//! By hand means: the commit is checked out already, the login is done, and nobody reads the
+//! digest back. What mergeyard does beyond that counts against it. Both sides take turns, so
+//! that a slow minute of the machine is shared.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use mergeyard_server::{
+    github::signature,
+    sample::{SampleMerge, SampleRepository, payload},
+};
+use mergeyard_types::{Secret, Timestamp};
+use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
+use tokio::{io::AsyncWriteExt, process::Command};
+
+use crate::{
+    Bench, Failed,
+    process::{Mergeyard, SECRET},
+    table::{Aims, Table, median, millis, ratio},
+    until,
+};
+
+/// Content nobody has built before: this much of it, so that moving it is not for free.
+const UNIQUE_BYTES: usize = 20 * 1024 * 1024;
+
+const DOCKERFILE: &str = "FROM debian:bookworm-slim\nCOPY data /data\nRUN sha256sum /data >/data.sha256\n";
+
+/// The folder of the image inside the repository.
+const FOLDER: &str = "app";
+
+const PATIENCE: Duration = Duration::from_secs(600);
+
+const COLD_AIM: f64 = 1.05;
+const CACHED_AIM: Duration = Duration::from_millis(150);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Cold,
+    Cached,
+}
+
+/// What one kind of change took, turn by turn.
+#[derive(Default)]
+struct Turns {
+    mergeyard: Vec<Duration>,
+    parts: Vec<Parts>,
+    build: Vec<Duration>,
+    push: Vec<Duration>,
+    by_hand: Vec<Duration>,
+    checkout: Vec<Duration>,
+    classic: Vec<Duration>,
+}
+
+pub(crate) async fn run(bench: &Bench, aims: &mut Aims) -> Result<(), Failed> {
+    let folder = bench.folder.join("publish");
+    std::fs::create_dir_all(&folder)?;
+    let mut yard = Side::new(&folder, "mergeyard")?;
+    let mut typed = Side::new(&folder, "typed")?;
+    let repo = format!(
+        "[[repo]]\nname = \"{}\"\nbranches = [\"develop\"]\nclone_url = \"{}\"\n",
+        yard.sample.name(),
+        yard.sample.hosted().clone_url
+    );
+    let server = Mergeyard::start(bench, &folder, &repo).await?;
+    let hand = Hand::new(&folder, &server, &typed).await?;
+    let mut clock = Clockwork { server, runs: 0 };
+    println!(
+        "\npublish: merge → digest; {}; {}",
+        by_hand_is(&hand),
+        "mergeyard drives the engine's BuildKit"
+    );
+    // Both sides push the base image's layers once before anything is measured.
+    clock.publish(&yard.sample, &yard.first).await?;
+    hand.publish(&typed, hand.builder).await?;
+    let mut results = Vec::new();
+    for (kind, turns) in [(Kind::Cold, bench.pick(2, 7)), (Kind::Cached, bench.pick(3, 11))] {
+        let mut took = Turns::default();
+        for turn in 0..turns {
+            for first in [turn % 2 == 0, turn % 2 != 0] {
+                match first {
+                    true => yard_turn(&mut clock, &mut yard, kind, &mut took).await?,
+                    false => hand_turn(&hand, &mut typed, kind, &mut took).await?,
+                }
+            }
+            if !bench.quick {
+                typed.change(kind)?;
+                hand.check_out().await?;
+                let (build, push) = hand.publish(&typed, Builder::Classic).await?;
+                took.classic.push(build + push);
+            }
+        }
+        results.push((kind, took));
+    }
+    clock.server.program.kill().await?;
+    hand.forget(&[&yard, &typed]).await?;
+    print(&results);
+    judge(&results, aims);
+    Ok(())
+}
+
+async fn yard_turn(
+    clock: &mut Clockwork,
+    yard: &mut Side,
+    kind: Kind,
+    took: &mut Turns,
+) -> Result<(), Failed> {
+    let merge = yard.change(kind)?;
+    let (time, parts) = clock.publish(&yard.sample, &merge).await?;
+    took.mergeyard.push(time);
+    took.parts.push(parts);
+    Ok(())
+}
+
+async fn hand_turn(hand: &Hand, typed: &mut Side, kind: Kind, took: &mut Turns) -> Result<(), Failed> {
+    typed.change(kind)?;
+    took.checkout.push(hand.check_out().await?);
+    let (build, push) = hand.publish(typed, hand.builder).await?;
+    took.build.push(build);
+    took.push.push(push);
+    took.by_hand.push(build + push);
+    Ok(())
+}
+
+/// One side's repository and the versions it has published.
+struct Side {
+    name: &'static str,
+    sample: SampleRepository,
+    first: SampleMerge,
+    versions: u32,
+}
+
+impl Side {
+    fn new(folder: &Path, name: &'static str) -> Result<Self, Failed> {
+        let files = files(name, 0, Some(unique()?));
+        let repository = format!("acme/{name}").parse()?;
+        let (sample, first) =
+            SampleRepository::create(&folder.join(format!("{name}.git")), repository, &borrowed(&files))?;
+        Ok(Self { name, sample, first, versions: 0 })
+    }
+
+    /// Merges the next version: with new content, or with the same.
+    fn change(&mut self, kind: Kind) -> Result<SampleMerge, Failed> {
+        self.versions += 1;
+        let content = (kind == Kind::Cold).then(unique).transpose()?;
+        let files = files(self.name, self.versions, content);
+        Ok(self.sample.merge_change("Raise the version", &borrowed(&files))?)
+    }
+
+    fn tag(&self, registry: &str, version: u32) -> String {
+        format!("{registry}/bench-{}:1.0.{version}", self.name)
+    }
+}
+
+fn files(name: &str, version: u32, content: Option<Vec<u8>>) -> Vec<(String, Vec<u8>)> {
+    let spec = format!(r#"{{"service":{{"name":"bench-{name}","version":"1.0.{version}"}}}}"#);
+    let mut files = vec![
+        (format!("{FOLDER}/Dockerfile"), DOCKERFILE.as_bytes().to_vec()),
+        (format!("{FOLDER}/spec.json"), spec.into_bytes()),
+    ];
+    files.extend(content.map(|content| (format!("{FOLDER}/data"), content)));
+    files
+}
+
+fn borrowed(files: &[(String, Vec<u8>)]) -> Vec<(&str, &[u8])> {
+    files.iter().map(|(path, content)| (path.as_str(), content.as_slice())).collect()
+}
+
+fn unique() -> Result<Vec<u8>, Failed> {
+    use std::io::Read;
+    let mut bytes = vec![0; UNIQUE_BYTES];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The server, and how many runs it has had.
+struct Clockwork {
+    server: Mergeyard,
+    runs: i64,
+}
+
+/// Where mergeyard's time went, in the order it went there.
+#[derive(Default, Clone)]
+struct Parts(Vec<(&'static str, i64)>);
+
+impl Clockwork {
+    /// From the first byte of the webhook to the digest on the run.
+    async fn publish(
+        &mut self,
+        sample: &SampleRepository,
+        merge: &SampleMerge,
+    ) -> Result<(Duration, Parts), Failed> {
+        let body = serde_json::to_vec(&payload::merged_pull_request(&sample.hosted(), merge))?;
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let request = client
+            .post(format!("http://{}/hooks/github", self.server.http))
+            .header("X-GitHub-Event", "pull_request")
+            .header("X-GitHub-Delivery", format!("merge-{}", merge.number))
+            .header("Content-Type", "application/json")
+            .header("X-Hub-Signature-256", signature::sign(&Secret::new(SECRET), &body))
+            .body(body);
+        self.runs += 1;
+        let (begin, sent) = (Instant::now(), Timestamp::now());
+        let answer = request.send().await?;
+        if answer.status() != 202 {
+            return Err(format!("the webhook was answered with {}", answer.text().await?).into());
+        }
+        self.digest(&client).await?;
+        let (time, seen) = (begin.elapsed(), Timestamp::now());
+        Ok((time, self.parts(sent, seen).await?))
+    }
+
+    /// Follows the run's events until they name a digest.
+    async fn digest(&self, client: &reqwest::Client) -> Result<(), Failed> {
+        let url = format!("http://{}/api/v1/runs/{}/events", self.server.http, self.runs);
+        let open = || async {
+            let answer = client.get(&url).send().await?;
+            Ok(answer.status().is_success().then_some(answer))
+        };
+        let mut events = until("the run", PATIENCE, open).await?;
+        let mut text = String::new();
+        while let Some(chunk) = events.chunk().await? {
+            text += &String::from_utf8_lossy(&chunk);
+            while let Some((event, rest)) = text.split_once("\n\n") {
+                let data = event.lines().find_map(|line| line.strip_prefix("data:")).unwrap_or("{}");
+                let run: serde_json::Value = serde_json::from_str(data)?;
+                if run["images"][0]["digest"].is_string() {
+                    return Ok(());
+                }
+                if ["failure", "error", "cancelled"].iter().any(|state| run["run"]["state"] == *state) {
+                    return Err(format!("run {} did not publish: {data}", self.runs).into());
+                }
+                text = rest.to_owned();
+            }
+        }
+        Err(format!("the events of run {} ended without a digest", self.runs).into())
+    }
+
+    /// From the database's times and the step's log, all by this machine's one clock.
+    async fn parts(&self, sent: Timestamp, seen: Timestamp) -> Result<Parts, Failed> {
+        let options =
+            SqliteConnectOptions::new().filename(self.server.data.join("mergeyard.sqlite")).read_only(true);
+        let mut database = SqliteConnection::connect_with(&options).await?;
+        let row = sqlx::query(
+            "SELECT d.received, r.created, s.started, s.finished, s.id FROM runs r \
+             JOIN deliveries d ON d.run = r.id JOIN steps s ON s.run = r.id WHERE r.id = ?",
+        )
+        .bind(self.runs)
+        .fetch_one(&mut database)
+        .await?;
+        database.close().await?;
+        let time = |column: &str| row.try_get::<i64, _>(column);
+        let log =
+            self.server.data.join(format!("logs/{}/{}/{}.log", self.runs / 1000, self.runs, time("id")?));
+        let log = std::fs::read_to_string(log)?;
+        let section = |name: &str, done: bool| {
+            let line = |line: &str| {
+                let (at, text) = line.split_once(" n ")?;
+                (text.starts_with(name) && text.contains(" done in ") == done)
+                    .then(|| at.parse::<i64>().ok())?
+            };
+            log.lines().find_map(line)
+        };
+        let marks = [
+            ("receive", Some(time("received")?)),
+            ("decide (fetch, look)", Some(time("created")?)),
+            ("lease", Some(time("started")?)),
+            ("step begins", section("== fetch", false)),
+            ("fetch again", section("== fetch", true)),
+            ("base images", section("== build", false)),
+            ("build", section("== build", true)),
+            ("push", section("== push", true)),
+            ("read back", section("== read back", false)),
+            ("report", Some(time("finished")?)),
+            ("digest seen", Some(seen.0)),
+        ];
+        let mut last = sent.0;
+        let mut parts = Parts::default();
+        for (name, at) in marks {
+            let at =
+                at.ok_or_else(|| format!("the log of run {} does not say when `{name}` was", self.runs))?;
+            parts.0.push((name, at - last));
+            last = at;
+        }
+        Ok(parts)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Builder {
+    /// `docker build` with BuildKit inside the client, or what the engine's own end point does.
+    BuildKit,
+    /// The engine's BuildKit without a client: a tar stream to its end point.
+    BuildKitByCurl,
+    Classic,
+}
+
+/// A person at a terminal.
+struct Hand {
+    docker: PathBuf,
+    home: PathBuf,
+    work: PathBuf,
+    registry: String,
+    builder: Builder,
+}
+
+impl Hand {
+    async fn new(folder: &Path, server: &Mergeyard, typed: &Side) -> Result<Self, Failed> {
+        let (home, work) = (folder.join("docker"), folder.join("work"));
+        std::fs::create_dir_all(&home)?;
+        let mut hand = Self {
+            docker: "docker".into(),
+            home,
+            work,
+            registry: server.registry.to_string(),
+            builder: Builder::BuildKitByCurl,
+        };
+        // The newest client may lack a plug-in that Debian's own does not need.
+        for docker in ["docker", "/usr/bin/docker"] {
+            hand.docker = docker.into();
+            let mut build = hand.docker(Builder::BuildKit);
+            build.args(["build", "-q", "-"]);
+            if fed(build, b"FROM scratch\nLABEL bench=probe\n").await.is_ok() {
+                hand.builder = Builder::BuildKit;
+                break;
+            }
+        }
+        let password = std::fs::read(server.data.join("registry-password"))?;
+        let mut login = hand.docker(hand.builder);
+        login.args(["login", "--username", "mergeyard", "--password-stdin", &hand.registry]);
+        fed(login, &password).await?;
+        let mut clone = Command::new("git");
+        clone.args(["clone", "--quiet", "--depth=1", "--branch=develop", "--"]);
+        clone.arg(&typed.sample.hosted().clone_url).arg(&hand.work);
+        fed(clone, b"").await?;
+        Ok(hand)
+    }
+
+    fn docker(&self, builder: Builder) -> Command {
+        let mut command = Command::new(&self.docker);
+        command.env("DOCKER_CONFIG", &self.home);
+        command.env("DOCKER_BUILDKIT", if builder == Builder::Classic { "0" } else { "1" });
+        command
+    }
+
+    /// Not counted as typed by hand, but told: mergeyard does it too.
+    async fn check_out(&self) -> Result<Duration, Failed> {
+        let begin = Instant::now();
+        for arguments in [
+            &["fetch", "--quiet", "--depth=1", "origin", "develop"][..],
+            &["reset", "--quiet", "--hard", "FETCH_HEAD"],
+        ] {
+            let mut git = Command::new("git");
+            git.arg("-C").arg(&self.work).args(arguments);
+            fed(git, b"").await?;
+        }
+        Ok(begin.elapsed())
+    }
+
+    async fn publish(&self, typed: &Side, builder: Builder) -> Result<(Duration, Duration), Failed> {
+        let tag = typed.tag(&self.registry, typed.versions);
+        let begin = Instant::now();
+        if builder == Builder::BuildKitByCurl {
+            fed(self.curl(&tag), b"").await?;
+        } else {
+            let mut build = self.docker(builder);
+            build.args(["build", "--tag", &tag]).arg(self.work.join(FOLDER));
+            fed(build, b"").await?;
+        }
+        let built = begin.elapsed();
+        let mut push = self.docker(builder);
+        push.args(["push", &tag]);
+        fed(push, b"").await?;
+        Ok((built, begin.elapsed() - built))
+    }
+
+    fn curl(&self, tag: &str) -> Command {
+        let mut shell = Command::new("bash");
+        shell.args(["-c", "set -o pipefail; tar -c -C \"$0\" . | curl -sS --fail --unix-socket \"$2\" -X POST -H 'Content-Type: application/x-tar' \
+            --data-binary @- \"http://engine/build?version=2&t=$1\" | tee /dev/stderr | { ! grep -q '\"error\"'; }"]);
+        shell.arg(self.work.join(FOLDER)).arg(tag).arg("/var/run/docker.sock");
+        shell
+    }
+
+    /// The images of both sides; the engine's build cache is its own to clean.
+    async fn forget(&self, sides: &[&Side]) -> Result<(), Failed> {
+        for side in sides {
+            for version in 0..=side.versions {
+                let mut remove = self.docker(self.builder);
+                remove.args(["image", "rm", "--force", &side.tag(&self.registry, version)]);
+                fed(remove, b"").await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn by_hand_is(hand: &Hand) -> String {
+    match hand.builder {
+        Builder::BuildKit => {
+            format!("by hand is `DOCKER_BUILDKIT=1 {} build` and `push`", hand.docker.display())
+        }
+        _ => {
+            "by hand is curl to the engine's BuildKit and `docker push`, because no client here has BuildKit"
+                .to_owned()
+        }
+    }
+}
+
+/// Runs a program to its end with this on its standard input.
+async fn fed(mut command: Command, input: &[u8]) -> Result<(), Failed> {
+    let program = format!("{:?}", command.as_std());
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().map_err(|error| format!("{program}: {error}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // Who does not read it all will say why by how it ends.
+        let _ = stdin.write_all(input).await;
+    }
+    let output = child.wait_with_output().await?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{program} ended with {}:\n{}", output.status, String::from_utf8_lossy(&output.stderr))
+        .into())
+}
+
+fn print(results: &[(Kind, Turns)]) {
+    let mut table = Table::new(&[
+        "",
+        "turns",
+        "mergeyard",
+        "by hand",
+        "(build",
+        "push)",
+        "git, not counted",
+        "classic builder",
+        "median of pairs",
+    ]);
+    for (kind, took) in results {
+        table.row([
+            name(*kind).to_owned(),
+            took.mergeyard.len().to_string(),
+            millis(median(&took.mergeyard)),
+            millis(median(&took.by_hand)),
+            millis(median(&took.build)),
+            millis(median(&took.push)),
+            millis(median(&took.checkout)),
+            if took.classic.is_empty() { "–".to_owned() } else { millis(median(&took.classic)) },
+            format!("{}, {:+} ms", ratio(pairs_ratio(took), 1.0), pairs_more(took)),
+        ]);
+    }
+    table.print();
+    println!("  where mergeyard's time goes, medians in ms");
+    let names: Vec<&str> =
+        results.iter().flat_map(|(_, t)| t.parts.first()).flat_map(|p| p.0.iter().map(|(n, _)| *n)).collect();
+    let mut table = Table::new(&["", "cold", "cached"]);
+    for (at, name) in names.iter().take(names.len() / results.len().max(1)).enumerate() {
+        let cell = |(_, took): &(Kind, Turns)| {
+            median(
+                &took.parts.iter().filter_map(|parts| parts.0.get(at)).map(|(_, ms)| *ms).collect::<Vec<_>>(),
+            )
+            .to_string()
+        };
+        let mut cells = results.iter().map(cell);
+        table.row([format!("  {name}"), cells.next().unwrap_or_default(), cells.next().unwrap_or_default()]);
+    }
+    table.print();
+}
+
+fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Cold => "cold: 20 MiB nobody has seen",
+        Kind::Cached => "cached: the same tree, a new version",
+    }
+}
+
+fn pairs(took: &Turns) -> impl Iterator<Item = (f64, f64)> {
+    took.mergeyard.iter().zip(&took.by_hand).map(|(yard, hand)| (yard.as_secs_f64(), hand.as_secs_f64()))
+}
+
+/// The median of the turns' own ratios, in which a slow minute has no part.
+fn pairs_ratio(took: &Turns) -> f64 {
+    median(&pairs(took).map(|(yard, hand)| (yard / hand * 1000.0) as u64).collect::<Vec<_>>()) as f64 / 1000.0
+}
+
+fn pairs_more(took: &Turns) -> i64 {
+    median(&pairs(took).map(|(yard, hand)| ((yard - hand) * 1000.0) as i64).collect::<Vec<_>>())
+}
+
+fn judge(results: &[(Kind, Turns)], aims: &mut Aims) {
+    for (kind, took) in results {
+        let (ratio, more) = (pairs_ratio(took), pairs_more(took));
+        match kind {
+            Kind::Cold => aims.add(
+                ratio <= COLD_AIM,
+                format!("publish cold: at most {COLD_AIM}× by hand"),
+                format!("{ratio:.2}×"),
+            ),
+            Kind::Cached => aims.add(
+                more <= CACHED_AIM.as_millis() as i64,
+                format!("publish cached: at most {} more than by hand", millis(CACHED_AIM)),
+                format!("{more:+} ms"),
+            ),
+        }
+    }
+}
