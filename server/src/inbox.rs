@@ -37,7 +37,7 @@ struct Fault {
     /// Whether the same may work later.
     passing: bool,
     /// What GitHub is told if it does not.
-    tell: Option<Effect>,
+    tell: Option<Box<Effect>>,
 }
 
 pub async fn turn(yard: &Yard) -> Result<bool, StoreError> {
@@ -109,7 +109,7 @@ async fn give_up_or_retry(yard: &Yard, claimed: &Claimed, fault: Fault) -> Resul
         warn!(delivery = %claimed.id, why, "gave up on a delivery; `mergeyard deliveries replay {}` tries again", claimed.id);
         (Verdict::Dead(why), tell)
     };
-    yard.store.settle_delivery(&claimed.id, verdict, tell, now).await
+    yard.store.settle_delivery(&claimed.id, verdict, tell.map(|effect| *effect), now).await
 }
 
 /// 2 s, 10 s, 50 s, 250 s, 10 min.
@@ -134,7 +134,7 @@ async fn decide(yard: &Yard, claimed: &Claimed) -> Result<(), Fault> {
         Err(why) => return ignore(yard, claimed, why, now).await,
     };
     let candidates = candidates(yard, &change).await.map_err(|mut fault| {
-        fault.tell = could_not(&change, &fault.why);
+        fault.tell = could_not(&change, &fault.why).map(Box::new);
         fault
     })?;
     let published = published(yard, &candidates).await;

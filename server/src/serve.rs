@@ -124,7 +124,7 @@ impl Server {
             None => None,
         };
         let closed = closing.clone().cancelled_owned();
-        let http = tokio::spawn(registry::serve_app(listener, app, tls, registry::Limits::default(), closed));
+        let http = tokio::spawn(registry::serve_app(listener, app, tls, limits(), closed));
         let stopping = CancellationToken::new();
         let workers = if parts.workers { workers::start(&yard, &stopping) } else { TaskTracker::new() };
         workers.close();
@@ -171,6 +171,12 @@ impl Server {
             let _ = listener.await;
         }
     }
+}
+
+/// Behind a proxy or a tunnel every sender has one address, so one address may have most of
+/// the places.
+fn limits() -> registry::Limits {
+    registry::Limits { connections: 4096, connections_per_address: 2048, ..registry::Limits::default() }
 }
 
 /// Where images go.

@@ -81,6 +81,7 @@ pub fn main() -> ExitCode {
     let args = Args::parse();
     let verbose = matches!(args.command, Command::Serve);
     start_tracing(if verbose { "info" } else { "warn" });
+    raise_descriptor_limit();
     // One provider for every TLS connection of the process, chosen before the first.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -101,6 +102,13 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// The usual soft limit of 1,024 is fewer than the connections that are let in.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 async fn run(args: Args) -> Result<(), Failed> {

@@ -8,6 +8,8 @@
 mod deliveries;
 mod effects;
 mod fuse;
+mod leases;
+mod pages;
 mod runs;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -20,7 +22,9 @@ use sqlx::{
 pub use deliveries::{Claimed, Delivery, DeliveryRow, DeliveryState, Receipt, Received, Source, Verdict};
 pub use effects::{EffectRow, Pending};
 pub use fuse::Fuse;
-pub use runs::{Created, ImageRow, Job, Lease, Pulse, ReportError, RunPage, RunRow, StepRow, WorkflowRow};
+pub use leases::{Job, Lease, Pulse, ReportError};
+pub use pages::{ImageRow, RunPage, RunRow, StepRow, WorkflowRow};
+pub use runs::Created;
 
 use deliveries::Receiver;
 
@@ -28,6 +32,10 @@ const SCHEMA: i64 = 1;
 
 /// Reads that pages make at the same time; more would only wait for the same two cores.
 const READERS: u32 = 4;
+
+/// How long a write waits for another process' write. GitHub gives up on a webhook after ten
+/// seconds, and must hear before that whether to send it again.
+const BUSY: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
 pub struct Store {
@@ -59,7 +67,7 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(10));
+            .busy_timeout(BUSY);
         let path = file.display().to_string();
         let damaged = |error: sqlx::Error| match damage(&error) {
             Some(what) => StoreError::Damaged { path: path.clone(), what },

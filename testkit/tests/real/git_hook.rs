@@ -7,6 +7,8 @@ use serde_json::Value;
 
 use super::{GIT_SECRET, RealYard, service, states, text};
 
+const HOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/git-hook/post-receive");
+
 /// sshd on a port of its own, for the user of this test and one key.
 struct GitServer {
     folder: tempfile::TempDir,
@@ -51,8 +53,7 @@ impl GitServer {
         git(&["config", "mergeyard.url", &yard.url("/")]).await.good();
         git(&["config", "mergeyard.repository", "acme/plain"]).await.good();
         git(&["config", "mergeyard.secretFile", secret.to_str().unwrap()]).await.good();
-        let hook = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/git-hook/post-receive");
-        std::fs::copy(hook, path.join("hooks/post-receive")).unwrap();
+        std::fs::copy(HOOK, path.join("hooks/post-receive")).unwrap();
         path
     }
 
@@ -166,6 +167,24 @@ async fn a_push_over_ssh_becomes_an_image_and_whoever_pushes_is_told() {
     clone.commit("While the server is down", service("backend", "0.3.0", "pushed")).await;
     let told = clone.push("develop").await;
     assert!(told.contains("not told") && told.contains("| hooks/post-receive"), "{told}");
+}
+
+#[tokio::test]
+async fn the_hook_is_sound_and_says_what_it_was_not_told() {
+    process::run(tool("shellcheck").arg(HOOK)).await.good();
+    let folder = tempfile::tempdir().unwrap();
+    process::run(tool("git").args(["init", "-q", "--bare"]).arg(folder.path())).await.good();
+    let says = async || process::run(tool("sh").arg(HOOK).current_dir(folder.path())).await.good();
+    for (key, value) in
+        [("url", "http://127.0.0.1:9"), ("repository", "acme/plain"), ("secretFile", "/nowhere")]
+    {
+        let said = says().await;
+        assert!(said.contains(&format!("mergeyard.{key} is not set")) || key == "secretFile", "{said}");
+        let set = ["config", &format!("mergeyard.{key}"), value];
+        process::run(tool("git").args(set).current_dir(folder.path())).await.good();
+    }
+    let said = says().await;
+    assert!(said.contains("mergeyard.secretFile names no file that can be read"), "{said}");
 }
 
 async fn only_delivery(yard: &RealYard) -> Value {

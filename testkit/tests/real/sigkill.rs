@@ -13,7 +13,7 @@ use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use super::{RealYard, service, text};
+use super::{Gate, RealYard, built_from, service, states, text};
 
 /// Kills, spread evenly over the time that the whole way takes, and past its end.
 const KILLS: u32 = 8;
@@ -52,6 +52,22 @@ async fn settled(yard: &RealYard) {
         (told.len() == 2 && told.values().all(|status| status.starts_with("success"))).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_build_whose_server_is_killed_stops_and_the_next_server_runs_it_again() {
+    let gate = Gate::new();
+    let mut yard = RealYard::new(built_from("backend", "0.1.0", &gate.dockerfile(), "")).await;
+    yard.announce("b-1", &yard.first).await;
+    gate.waited_at(true).await;
+    yard.kill().await;
+    gate.waited_at(false).await;
+    yard.start().await;
+    gate.waited_at(true).await;
+    gate.open(&yard).await;
+    let run = yard.finished(1).await;
+    assert_eq!(states(&run), ["backend: success"], "{run:#}");
+    yard.stop().await;
 }
 
 #[tokio::test]

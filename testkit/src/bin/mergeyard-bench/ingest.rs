@@ -140,18 +140,20 @@ struct Signed {
     signature: HeaderValue,
 }
 
-/// The same merge in payloads of many sizes: GitHub leaves out the repository of a head
-/// that is gone, and what people write is of any length.
+/// The same merge in payloads of many sizes. What people write is of any length; without the
+/// two repositories inside it, it is as small as other senders and other events are.
 fn bodies(sample: &SampleRepository, merge: &SampleMerge) -> Vec<Signed> {
     let whole = payload::merged_pull_request(&sample.hosted(), merge);
-    let mut without_head = whole.clone();
-    without_head["pull_request"]["head"]["repo"] = serde_json::Value::Null;
+    let mut small = whole.clone();
+    for side in ["head", "base"] {
+        small["pull_request"][side]["repo"] = serde_json::Value::Null;
+    }
     let step = (SIZES.end() - SIZES.start()) / (BODIES - 1);
     (0..BODIES)
         .map(|at| {
             let wanted = SIZES.start() + at * step;
             let fits = whole.to_string().len() <= wanted;
-            let mut payload = if fits { whole.clone() } else { without_head.clone() };
+            let mut payload = if fits { whole.clone() } else { small.clone() };
             let missing = wanted.saturating_sub(payload.to_string().len());
             payload["pull_request"]["body"] = prose(missing).into();
             let body = payload.to_string();

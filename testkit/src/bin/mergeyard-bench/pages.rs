@@ -53,7 +53,7 @@ pub(crate) async fn run(bench: &Bench, aims: &mut Aims) -> Result<(), Failed> {
         let mut figures = measure(bench, &folder, *runs).await?;
         summary.row([
             runs.to_string(),
-            mib(std::fs::metadata(&database)?.len()),
+            mib(on_disk(&database)),
             mib(figures.resident),
             mib(figures.anonymous),
             mib(figures.after_pages),
@@ -78,6 +78,12 @@ pub(crate) async fn run(bench: &Bench, aims: &mut Aims) -> Result<(), Failed> {
     println!();
     pages.print();
     Ok(())
+}
+
+/// With what is still in its journal.
+fn on_disk(database: &Path) -> u64 {
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    size(database) + size(&database.with_extension("sqlite-wal"))
 }
 
 async fn measure(bench: &Bench, folder: &Path, runs: i64) -> Result<Figures, Failed> {
