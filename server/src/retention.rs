@@ -1,4 +1,5 @@
-//! What is not kept for ever: the raw bodies of old deliveries, and fetched commits.
+//! What is not kept for ever: raw bodies of old deliveries, fetched commits, older versions
+//! of images in the engine (the registry keeps them all).
 
 use tracing::warn;
 
@@ -17,6 +18,9 @@ pub async fn turn(yard: &Yard) -> Result<bool, StoreError> {
         if let Err(error) = yard.executor.git().prune(&repo, COMMITS).await {
             warn!(%repo, error = %error, "could not let go of old commits");
         }
+    }
+    if let Err(error) = yard.executor.tidy().await {
+        warn!(error = %error, "could not let go of older images in the engine");
     }
     Ok(false)
 }

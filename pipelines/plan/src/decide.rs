@@ -272,7 +272,8 @@ fn printable(folder: &str) -> Result<(), Finding> {
     Ok(())
 }
 
-fn path(folder: &str, file: &str) -> String {
+/// A file's path from its folder's, where `""` is the root.
+pub fn path(folder: &str, file: &str) -> String {
     if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") }
 }
 

@@ -122,6 +122,15 @@ impl Executor {
         }
     }
 
+    /// Lets go of what only older builds needed.
+    pub async fn tidy(&self) -> Result<(), EngineError> {
+        if let Executor::Docker(docker) = self {
+            let removed = docker.engine.keep_newest(&docker.registry.access().host).await?;
+            tracing::debug!(removed, "let go of older versions in the engine");
+        }
+        Ok(())
+    }
+
     /// The commit's files, for whoever decides what to do with it.
     pub async fn commit(
         &self,

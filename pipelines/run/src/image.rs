@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::try_join_all;
-use mergeyard_plan::action::ImageAction;
+use mergeyard_plan::{action::ImageAction, decide};
 use mergeyard_types::{ImageRef, Timestamp};
 
 use crate::{
@@ -100,10 +100,7 @@ impl ImageStep<'_> {
     }
 
     fn dockerfile_path(&self) -> String {
-        match self.action.folder.as_str() {
-            "" => "Dockerfile".to_owned(),
-            folder => format!("{folder}/Dockerfile"),
-        }
+        decide::path(&self.action.folder, "Dockerfile")
     }
 
     async fn warn(&self, dockerfile: &str) {
@@ -211,13 +208,8 @@ impl ImageStep<'_> {
     }
 
     async fn unchanged(&self, published: &Published) -> StepOutcome {
-        self.cx
-            .log
-            .note(&format!(
-                "unchanged: {} is published from the same tree as {}",
-                self.image, published.digest
-            ))
-            .await;
+        let ImageAction { name, version, .. } = self.action;
+        self.cx.log.note(&decide::unchanged(name, version, &published.digest)).await;
         self.success(published)
     }
 
@@ -234,17 +226,9 @@ impl ImageStep<'_> {
     /// The sentence that says what to bump.
     fn taken(&self, published: &Published) -> StepFault {
         let ImageAction { name, version, folder, .. } = self.action;
-        let short =
-            |label: &str| published.labels.get(label).map(|value| value.chars().take(8).collect::<String>());
-        let from = match (short(TREE_LABEL), short("org.opencontainers.image.revision")) {
-            (Some(tree), Some(commit)) => format!(" (tree {tree}, commit {commit})"),
-            (Some(tree), None) => format!(" (tree {tree})"),
-            _ => String::new(),
-        };
-        let spec = if folder.is_empty() { "spec.json".to_owned() } else { format!("{folder}/spec.json") };
-        StepFault::Failure(format!(
-            "`{name}:{version}` is already published from other content{from}; raise service.version in {spec}"
-        ))
+        let tree = published.labels.get(TREE_LABEL).and_then(|tree| tree.parse().ok());
+        let spec = decide::path(folder, "spec.json");
+        StepFault::Failure(decide::already_published(name, version, tree.as_ref(), &spec))
     }
 
     /// Only what the commit determines, so that the same commit makes the same image. The

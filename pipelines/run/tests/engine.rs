@@ -8,7 +8,9 @@ mod support;
 
 use std::time::Duration;
 
-use builds::{MINUTE, Yard, build, collect, docker, engine, fresh, sink, spec, tar_with, until_gone};
+use builds::{
+    MINUTE, Yard, build, build_spec, collect, docker, engine, fresh, sink, spec, tar_with, until_gone,
+};
 use mergeyard_run::{
     StepFault,
     engine::{BaseCredentials, BuildLimits, BuildSpec, Builder, Engine},
@@ -204,6 +206,27 @@ async fn sweeping_removes_what_a_crash_left_and_keeps_what_lives_and_what_is_ano
     assert_eq!(steps_of(&theirs).await, ["2"]);
     Engine::at(engine.host()).owned_by(&theirs).sweep(&[]).await.unwrap();
     assert_eq!(steps_of(&theirs).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn of_the_versions_of_an_image_the_engine_keeps_one() {
+    let host = "127.0.0.1:2".parse().unwrap();
+    let name = format!("127.0.0.1:2/kept-{}", fresh());
+    for version in ["1", "2", "3"] {
+        let dockerfile = format!("FROM scratch\nLABEL version={version}-{}\n", fresh());
+        let context = tar_with(&[("Dockerfile", &dockerfile)]);
+        let spec = BuildSpec {
+            tag: format!("{name}:{version}").parse().unwrap(),
+            ..spec("kept", Builder::BuildKit, context)
+        };
+        build_spec(spec).await.0.unwrap();
+    }
+    assert_eq!(engine().await.keep_newest(&host).await.unwrap(), 2);
+    let filter = std::collections::HashMap::from([("reference", vec![name])]);
+    let options = bollard::query_parameters::ListImagesOptionsBuilder::new().filters(&filter).build();
+    let kept = docker().list_images(Some(options)).await.unwrap();
+    assert_eq!(kept.len(), 1);
+    engine().await.remove_image(&kept[0].id).await.unwrap();
 }
 
 /// A container that was made and not removed.

@@ -10,11 +10,12 @@ use bollard::{
     errors::Error,
     query_parameters::{
         CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
-        PushImageOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+        PushImageOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptions,
+        RemoveImageOptionsBuilder,
     },
 };
 use futures_util::StreamExt;
-use mergeyard_types::{ImageRef, StepId, Timestamp};
+use mergeyard_types::{ImageRef, RegistryHost, StepId, Timestamp};
 
 use super::{BaseCredentials, Engine, EngineError, RegistryCredentials, docker_credentials};
 use crate::{StepFault, base_images::registry_of, log::LogSink};
@@ -99,6 +100,33 @@ impl Engine {
         }
     }
 
+    /// Lets go of the older versions of what was built here for this registry. The newest of
+    /// each image stays, as the cache of the next build, and so does what something runs from.
+    pub async fn keep_newest(&self, registry: &RegistryHost) -> Result<usize, EngineError> {
+        let docker = self.docker().await?;
+        let ours = HashMap::from([("label", vec![TREE_LABEL])]);
+        let options = ListImagesOptionsBuilder::new().filters(&ours).build();
+        let mut images = self.checked("list images", docker.list_images(Some(options)).await).await?;
+        images.sort_by_key(|image| std::cmp::Reverse(image.created));
+        let mut kept = HashSet::new();
+        let mut removed = 0;
+        for tag in images.iter().flat_map(|image| &image.repo_tags) {
+            let Some((name, _)) = tag.rsplit_once(':') else { continue };
+            if registry_of(name) != registry.as_str() || kept.insert(name) {
+                continue;
+            }
+            match docker.remove_image(tag, None::<RemoveImageOptions>, None).await {
+                // 404: gone already; 409: something runs from it.
+                Err(Error::DockerResponseServerError { status_code: 404 | 409, .. }) => {}
+                other => {
+                    self.checked("remove an image", other).await?;
+                    removed += 1;
+                }
+            }
+        }
+        Ok(removed)
+    }
+
     /// Removes what a crash left: this owner's containers of steps that are not in `keep`, and
     /// images that lost their name to a later build. Says how many things it removed.
     pub async fn sweep(&self, keep: &[StepId]) -> Result<usize, EngineError> {
@@ -139,10 +167,7 @@ impl Engine {
         let images = self.checked("list images", docker.list_images(Some(options)).await).await?;
         let mut removed = 0;
         for image in images.into_iter().filter(|image| is_settled(image.created, Timestamp::now())) {
-            match docker
-                .remove_image(&image.id, None::<bollard::query_parameters::RemoveImageOptions>, None)
-                .await
-            {
+            match docker.remove_image(&image.id, None::<RemoveImageOptions>, None).await {
                 // 404: gone already; 409: something still stands on it.
                 Err(Error::DockerResponseServerError { status_code: 404 | 409, .. }) => {}
                 other => {
