@@ -108,11 +108,7 @@ pub(crate) async fn run(bench: &Bench, aims: &mut Aims) -> Result<(), Failed> {
     let server = Mergeyard::start(bench, &folder, &repo).await?;
     let hand = Hand::new(&folder, &server, &typed).await?;
     let mut clock = Clockwork { server, runs: 0 };
-    println!(
-        "\npublish: merge → digest; {}; {}",
-        by_hand_is(&hand),
-        "mergeyard drives the engine's BuildKit"
-    );
+    println!("\npublish: merge → digest; {}; mergeyard drives the engine's BuildKit", by_hand_is(&hand));
     // Both sides push the base image's layers once before anything is measured.
     clock.publish(&yard.sample, &yard.first).await?;
     hand.publish(&typed, hand.builder).await?;
