@@ -57,7 +57,17 @@ fn build() {
 
 /// The binary under test, whatever the environment says about another one.
 pub fn mergeyard() -> Command {
-    let mut command = Command::new(program());
+    undisturbed(Command::new(program()))
+}
+
+/// The same, on a machine that gives it no more than so many descriptors.
+pub fn mergeyard_with_descriptors(most: usize) -> Command {
+    let mut command = tool("prlimit");
+    command.arg(format!("--nofile={most}:{most}")).arg(program());
+    undisturbed(command)
+}
+
+fn undisturbed(mut command: Command) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MERGEYARD_")) {
         command.env_remove(name);
     }
@@ -179,9 +189,17 @@ impl Process {
     }
 
     pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("a child can be signalled");
+    }
+
+    /// What the kernel tells about it, such as `status` or `fd`.
+    pub fn proc(&self, name: &str) -> PathBuf {
+        format!("/proc/{}/{name}", self.pid().as_raw_nonzero()).into()
+    }
+
+    fn pid(&self) -> Pid {
         let pid = self.child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
-        let pid = pid.unwrap_or_else(|| panic!("{} has ended already:\n{}", self.name, self.said()));
-        kill_process(pid, signal).expect("a child can be signalled");
+        pid.unwrap_or_else(|| panic!("{} has ended already:\n{}", self.name, self.said()))
     }
 
     pub async fn ended(&mut self) -> ExitStatus {

@@ -13,9 +13,10 @@ use builds::{
 };
 use mergeyard_run::{
     StepFault,
-    engine::{BaseCredentials, BuildLimits, BuildSpec, Builder, Engine},
+    engine::{BaseCredentials, BuildLimits, BuildNetwork, BuildSpec, Builder, Engine},
     executor::{Docker, Executor, StepContext, StepOutcome},
     git::{GitCache, GitLimits},
+    log::{LogSink, Masker, Stream},
 };
 use mergeyard_types::{ImageRef, StepId};
 use registry::Registry;
@@ -149,6 +150,52 @@ async fn cancelling_stops_what_runs_and_leaves_no_container() {
         assert!(started.elapsed() < Duration::from_secs(20));
         until_no_container_runs(&seconds.to_string()).await;
     }
+}
+
+#[tokio::test]
+async fn endless_output_is_cut_visibly_and_the_build_can_still_be_ended() {
+    const KEPT: usize = 64 << 10;
+    for builder in BOTH {
+        let endless = format!("yes endless-{}", fresh());
+        let dockerfile = format!("FROM debian:bookworm-slim\nRUN {endless}\n");
+        let (log, mut lines) = LogSink::channel(Masker::default(), KEPT as u64);
+        let cancel = CancellationToken::new();
+        let watch = async {
+            let (mut said, mut cuts) = (0, Vec::new());
+            while let Some(line) = lines.recv().await {
+                match line.stream {
+                    Stream::Note if line.text.starts_with("-- log cut") => {
+                        cancel.cancel();
+                        cuts.push(line.text);
+                    }
+                    Stream::Note => {}
+                    Stream::Stdout | Stream::Stderr => said += line.text.len() + 1,
+                }
+            }
+            (said, cuts)
+        };
+        let spec = spec("endless", builder, tar_with(&[("Dockerfile", &dockerfile)]));
+        let ended = async {
+            let log = log;
+            engine().await.build(spec, &log, &cancel).await
+        };
+        let (ended, (said, cuts)) =
+            tokio::time::timeout(MINUTE, async { tokio::join!(ended, watch) }).await.unwrap();
+        assert_eq!(ended, Err(StepFault::Cancelled), "{builder:?}");
+        assert!((KEPT / 2..=KEPT).contains(&said), "{builder:?}: {said} bytes");
+        assert_eq!(cuts, ["-- log cut here: it is longer than 0.0625 MiB, the rest is not kept"]);
+        until_gone(&endless).await;
+    }
+}
+
+#[tokio::test]
+async fn endless_output_does_not_outlive_the_timeout_of_its_step() {
+    let yard = Yard::start().await;
+    let endless = format!("yes endless-{}", fresh());
+    let sha = yard.commit(&format!("FROM debian:bookworm-slim\nRUN {endless}\n"));
+    let (outcome, _) = yard.run(yard.job(sha, "endless", Duration::from_secs(3))).await;
+    assert_eq!(outcome, StepOutcome::Failure { message: "timed out after 3s".to_owned() });
+    until_gone(&endless).await;
 }
 
 async fn until_no_container_runs(mark: &str) {
@@ -397,6 +444,41 @@ async fn a_wrong_password_for_the_push_is_said_without_the_password() {
     let said = collect(lines).await.unwrap();
     assert!(fault.to_string().contains("refused the push"), "{fault}");
     assert!(!format!("{fault}{said}").contains("hunter22"));
+}
+
+#[tokio::test]
+async fn a_build_does_not_reach_what_listens_on_loopback_and_without_a_network_nothing() {
+    let gateway = address_on_the_bridge().await;
+    // A server as it is configured unless told otherwise, and one that everybody may reach.
+    let [(_own, own), (_open, open)] = ["127.0.0.1", "0.0.0.0"].map(|address| {
+        let listener = std::net::TcpListener::bind((address, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (listener, port)
+    });
+    let metadata = ("169.254.169.254", 80);
+    let all = [("127.0.0.1", own), (&gateway, own), ("127.0.0.1", open), (&gateway, open), metadata];
+    for builder in BOTH {
+        let reached = reached_by(builder, BuildNetwork::Default, &all[..4]).await;
+        assert_eq!(reached, [false, false, false, true], "{builder:?}");
+        let reached = reached_by(builder, BuildNetwork::None, &all).await;
+        assert_eq!(reached, [false; 5], "{builder:?}");
+    }
+}
+
+/// Which of the addresses a `RUN` can connect to.
+async fn reached_by(builder: Builder, network: BuildNetwork, addresses: &[(&str, u16)]) -> Vec<bool> {
+    let attempt = |(host, port): &(&str, u16)| {
+        format!("timeout 3 bash -c ': </dev/tcp/{host}/{port}' && echo $((1 + 1))-reached-{host}-{port}; ")
+    };
+    let attempts: String = addresses.iter().map(attempt).collect();
+    let dockerfile = format!("FROM debian:bookworm-slim\nRUN : {}; {attempts} true\n", fresh());
+    let context = tar_with(&[("Dockerfile", &dockerfile)]);
+    let spec = BuildSpec { network, ..spec("network", builder, context) };
+    let tag = spec.tag.to_string();
+    let (built, log) = build_spec(spec).await;
+    built.unwrap_or_else(|e| panic!("{builder:?}: {e}\n{log}"));
+    engine().await.remove_image(&tag).await.unwrap();
+    addresses.iter().map(|(host, port)| log.contains(&format!("2-reached-{host}-{port}"))).collect()
 }
 
 /// An address of this machine that is not loopback: its own on the engine's bridge.

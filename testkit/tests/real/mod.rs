@@ -2,6 +2,8 @@
 //! registries, and stock clients. Only GitHub is played.
 
 mod demo;
+mod engine_gone;
+mod exhaustion;
 mod external_registry;
 mod git_hook;
 mod main_job;
@@ -26,6 +28,7 @@ use mergeyard_types::{RepoName, Secret};
 use reqwest::StatusCode;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::process::Command;
 
 const SECRET: &str = "the-secret-of-the-real-yard";
 
@@ -87,8 +90,11 @@ impl RealYard {
 
     /// Starts the server on what there is, and waits until it is ready.
     async fn start(&mut self) {
+        self.start_as(process::mergeyard()).await;
+    }
+
+    async fn start_as(&mut self, mut command: Command) {
         std::fs::write(self.config_file(), self.config.to_string()).expect("the folder can be written");
-        let mut command = process::mergeyard();
         command.arg("serve").arg("--config").arg(self.config_file());
         let server = Process::start("mergeyard", &mut command);
         server.says("mergeyard is ready").await;

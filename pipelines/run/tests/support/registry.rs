@@ -102,7 +102,7 @@ async fn start_program(dir: &Path, address: &str) -> (Child, u16) {
 }
 
 /// An authority and a certificate of its for the address, or something wrong on purpose.
-async fn certificates(dir: &Path, address: &str, certificate: Certificate) {
+pub(crate) async fn certificates(dir: &Path, address: &str, certificate: Certificate) {
     let name = match certificate {
         Certificate::ForAnotherHost => "DNS:another.example.org".to_owned(),
         Certificate::Good | Certificate::Expired => format!("IP:{address}"),

@@ -61,6 +61,7 @@ struct Figures {
 struct Stored {
     rows: usize,
     decided: usize,
+    again: usize,
 }
 
 pub(crate) async fn run(bench: &Bench, aims: &mut Aims) -> Result<(), Failed> {
@@ -113,6 +114,7 @@ async fn measure(
         let sum = into.stored.get_or_insert_default();
         sum.rows += stored.rows;
         sum.decided += stored.decided;
+        sum.again += stored.again;
         into.take(answered);
     } else {
         let (program, address) = webhook(folder, &hooks(side)).await?;
@@ -236,13 +238,18 @@ fn hooks(side: Side) -> String {
 async fn verify(database: &Path, answered: &Answered) -> Result<Stored, Failed> {
     let mut connection =
         SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(database)).await?;
-    let rows = sqlx::query("SELECT guid, state FROM deliveries").fetch_all(&mut connection).await?;
+    let rows = sqlx::query("SELECT guid, state, attempts FROM deliveries").fetch_all(&mut connection).await?;
+    // Nothing here is hard to decide, so a second attempt is a mistake and a dead delivery a lost one.
+    let again = rows.iter().filter(|row| row.get::<i64, _>(2) > 1).count();
+    if rows.iter().any(|row| row.get::<&str, _>(1) == "dead") {
+        return Err("a delivery was given up although nothing was wrong with it".into());
+    }
     let decided = rows.iter().filter(|row| row.get::<&str, _>(1) != "queued").count();
     let known: HashSet<&str> = rows.iter().map(|row| row.get(0)).collect();
     let lost =
         answered.accepted.iter().filter(|(c, n)| !known.contains(guid("load", *c, *n).as_str())).count();
     match lost {
-        0 => Ok(Stored { rows: rows.len(), decided }),
+        0 => Ok(Stored { rows: rows.len(), decided, again }),
         lost => Err(format!("{lost} deliveries were accepted and are not in the database").into()),
     }
 }
@@ -274,9 +281,9 @@ fn print(all: &mut [Figures; SIDES.len()], bodies: &[Signed], rounds: usize, tim
     }
     table.print();
     for (figures, (_, name)) in all.iter().zip(SIDES) {
-        if let Some(Stored { rows, decided }) = figures.stored {
+        if let Some(Stored { rows, decided, again }) = figures.stored {
             println!(
-                "  {name}: every 2xx is a row after kill -9 ({} of {rows} rows, {decided} of them decided)",
+                "  {name}: after kill -9 each of {} accepted is among {rows} rows, {decided} of them decided, {again} tried more than once",
                 figures.answered.accepted.len()
             );
         }

@@ -125,7 +125,7 @@ pub(crate) async fn run(bench: &Bench, aims: &mut Aims) -> Result<(), Failed> {
             }
             let other = [(Builder::BuildKitByCurl, &mut took.curl), (Builder::Classic, &mut took.classic)];
             for (builder, took) in other.into_iter().filter(|_| !bench.quick) {
-                typed.change(kind)?;
+                typed.change(kind).await?;
                 hand.check_out().await?;
                 let (build, push) = hand.publish(&typed, builder).await?;
                 took.push(build + push);
@@ -146,7 +146,7 @@ async fn yard_turn(
     kind: Kind,
     took: &mut Turns,
 ) -> Result<(), Failed> {
-    let merge = yard.change(kind)?;
+    let merge = yard.change(kind).await?;
     let (time, parts) = clock.publish(&yard.sample, &merge).await?;
     took.mergeyard.push(time);
     took.parts.push(parts);
@@ -154,7 +154,7 @@ async fn yard_turn(
 }
 
 async fn hand_turn(hand: &Hand, typed: &mut Side, kind: Kind, took: &mut Turns) -> Result<(), Failed> {
-    typed.change(kind)?;
+    typed.change(kind).await?;
     took.checkout.push(hand.check_out().await?);
     let (build, push) = hand.publish(typed, hand.builder).await?;
     took.build.push(build);
@@ -181,10 +181,15 @@ impl Side {
     }
 
     /// Merges the next version: with new content, or with the same.
-    fn change(&mut self, kind: Kind) -> Result<SampleMerge, Failed> {
+    async fn change(&mut self, kind: Kind) -> Result<SampleMerge, Failed> {
         self.versions += 1;
         let files = files(self.name, self.versions, kind.content, kind.cold)?;
-        Ok(self.sample.merge_change("Raise the version", &borrowed(&files))?)
+        let merge = self.sample.merge_change("Raise the version", &borrowed(&files))?;
+        // As forges keep what was pushed: packed, so that a fetch is not spent in compressing it.
+        let mut repack = Command::new("git");
+        repack.arg("-C").arg(self.sample.path()).args(["repack", "-d", "--quiet"]);
+        fed(repack, b"").await?;
+        Ok(merge)
     }
 
     fn tag(&self, registry: &str, version: u32) -> String {
