@@ -36,7 +36,6 @@ tests  curl                      asks server and registry as a person would
 tests  jq                        reads the JSON they answer
 tests  shellcheck                checks these scripts
 bench  webhook                   the webhook receiver that ingest is compared with
-bench  wrk                       the load
 LIST
 }
 

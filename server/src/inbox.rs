@@ -14,7 +14,7 @@ use mergeyard_plan::{
     pipeline::{BUILTIN_IMAGE, Pipeline},
 };
 use mergeyard_run::git::{Entry, GitError};
-use mergeyard_types::{RepoName, Timestamp};
+use mergeyard_types::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -42,9 +42,14 @@ struct Fault {
 
 pub async fn turn(yard: &Yard) -> Result<bool, StoreError> {
     let now = yard.clock.now();
-    let is_busy = |repo: &str| yard.busy.lock().expect("no holder of this lock panics").contains(repo);
-    let Some(claimed) = yard.store.claim_delivery(now, is_busy).await? else { return Ok(false) };
-    let Some(_busy) = Busy::enter(yard, claimed.repo.as_ref()) else { return Ok(true) };
+    let busy: Vec<String> =
+        yard.busy.lock().expect("no holder of this lock panics").iter().cloned().collect();
+    let Some((row, key)) = yard.store.next_delivery(now, &busy).await? else { return Ok(false) };
+    // Between the look and here another worker may have begun with it, or even ended.
+    let Some(_busy) = Busy::enter(yard, key) else { return Ok(true) };
+    let Some(claimed) = yard.store.claim_delivery(row).await? else { return Ok(true) };
+    // There may be work for one more: of another repository.
+    yard.wake.inbox.notify_one();
     let decided = AssertUnwindSafe(decide(yard, &claimed)).catch_unwind().await;
     let fault = match decided {
         Ok(Ok(())) => None,
@@ -63,26 +68,20 @@ pub async fn turn(yard: &Yard) -> Result<bool, StoreError> {
 /// Holds a repository while one of its deliveries is decided.
 struct Busy<'a> {
     yard: &'a Yard,
-    repo: Option<String>,
+    key: String,
 }
 
 impl<'a> Busy<'a> {
-    fn enter(yard: &'a Yard, repo: Option<&RepoName>) -> Option<Self> {
-        let repo = repo.map(|repo| repo.as_str().to_owned());
-        if let Some(repo) = &repo
-            && !yard.busy.lock().expect("no holder of this lock panics").insert(repo.clone())
-        {
-            return None;
-        }
-        Some(Self { yard, repo })
+    fn enter(yard: &'a Yard, key: String) -> Option<Self> {
+        let free = yard.busy.lock().expect("no holder of this lock panics").insert(key.clone());
+        // Made only when free: letting go of one that was not would free another's.
+        free.then(|| Self { yard, key })
     }
 }
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        if let Some(repo) = &self.repo {
-            self.yard.busy.lock().expect("no holder of this lock panics").remove(repo);
-        }
+        self.yard.busy.lock().expect("no holder of this lock panics").remove(&self.key);
     }
 }
 

@@ -1,6 +1,8 @@
 //! Bodies of webhooks: as sent, as kept, as read.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::RefCell};
+
+use zstd::bulk::Compressor;
 
 /// GitHub's own limit for a payload ("Webhook events and payloads", 25 MB).
 pub const LARGEST: usize = 25 * 1024 * 1024;
@@ -39,38 +41,62 @@ pub fn json<'b>(content_type: &str, body: &'b [u8]) -> Result<Cow<'b, [u8]>, Pay
         .ok_or(PayloadError::NoPayloadField)
 }
 
-/// Whether this is one JSON document of a sane depth.
-pub fn check(json: &[u8]) -> Result<(), PayloadError> {
+/// Whether this is text that nests to a sane depth, which is what a parser needs to be safe.
+pub fn check_shape(json: &[u8]) -> Result<(), PayloadError> {
     if depth(json) > DEEPEST {
         return Err(PayloadError::TooDeep);
     }
     // A field that is passed over is not looked at, so bytes that are no text would slip through.
-    let text = std::str::from_utf8(json).map_err(|_| PayloadError::NotUtf8)?;
-    serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(PayloadError::NotJson)?;
+    std::str::from_utf8(json).map_err(|_| PayloadError::NotUtf8)?;
     Ok(())
 }
 
+/// Whether this is one JSON document.
+pub fn check_syntax(json: &[u8]) -> Result<(), PayloadError> {
+    serde_json::from_slice::<serde::de::IgnoredAny>(json).map_err(PayloadError::NotJson)?;
+    Ok(())
+}
+
+/// How deep objects and lists nest. Most of a payload is text, which is jumped over.
 fn depth(json: &[u8]) -> usize {
-    let (mut depth, mut deepest, mut text, mut escaped) = (0_usize, 0, false, false);
-    for byte in json {
-        match (text, byte) {
-            (true, _) if escaped => escaped = false,
-            (true, b'\\') => escaped = true,
-            (_, b'"') => text = !text,
-            (false, b'[' | b'{') => {
+    let (mut depth, mut deepest, mut at) = (0_usize, 0, 0);
+    while let Some(byte) = json.get(at) {
+        at += 1;
+        match byte {
+            b'"' => at = after_text(json, at),
+            b'[' | b'{' => {
                 depth += 1;
                 deepest = deepest.max(depth);
             }
-            (false, b']' | b'}') => depth = depth.saturating_sub(1),
+            b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
         }
     }
     deepest
 }
 
+/// The place behind the quotation mark that ends the text which begins at `at`.
+fn after_text(json: &[u8], mut at: usize) -> usize {
+    while let Some(found) = json.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+        at += found + 1;
+        if json[at - 1] == b'"' {
+            return at;
+        }
+        at += 1;
+    }
+    json.len()
+}
+
 pub fn compress(body: &[u8]) -> Vec<u8> {
     const FAST: i32 = 1;
-    zstd::bulk::compress(body, FAST).expect("compressing into memory has no way to fail")
+    thread_local! {
+        // Setting a compressor up costs more than compressing a usual body with it.
+        static COMPRESSOR: RefCell<Compressor<'static>> =
+            RefCell::new(Compressor::new(FAST).expect("memory for a compressor"));
+    }
+    COMPRESSOR
+        .with_borrow_mut(|compressor| compressor.compress(body))
+        .expect("compressing into memory has no way to fail")
 }
 
 pub fn decompress(kept: &[u8]) -> Result<Vec<u8>, PayloadError> {
@@ -88,7 +114,7 @@ mod tests {
     fn depth_is_counted_outside_of_text_only() {
         assert_eq!(depth(br#"{"a":["[[[[\"[[",{}]}"#), 3);
         let deep = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
-        assert!(matches!(check(&deep), Err(PayloadError::TooDeep)));
+        assert!(matches!(check_shape(&deep), Err(PayloadError::TooDeep)));
     }
 
     #[test]

@@ -447,3 +447,18 @@ async fn a_delivery_that_never_arrived_is_asked_for_and_becomes_a_run() {
     assert_eq!(yard.yard().store.runs(None, None, 10).await.unwrap().len(), 1, "asked for once");
     yard.close().await;
 }
+
+#[tokio::test]
+async fn several_workers_decide_each_delivery_once() {
+    let yard = TestYard::new().await;
+    for n in 0..12 {
+        yard.send(&format!("d-{n}"), "pull_request", &yard.merged(&yard.first)).await;
+    }
+    let worker = async || while mergeyard_server::inbox::turn(yard.yard()).await.unwrap() {};
+    tokio::join!(worker(), worker(), worker(), worker());
+    let decided = yard.yard().store.deliveries(None, 100).await.unwrap();
+    let attempts: Vec<u32> = decided.iter().map(|row| row.attempts).collect();
+    assert_eq!(attempts, [1; 12]);
+    yard.settle().await;
+    yard.close().await;
+}

@@ -192,11 +192,15 @@ fn other(event: &str, payload: &[u8]) -> Result<Event, EventError> {
 
 fn parse<'de, T: Deserialize<'de>>(event: &str, payload: &'de [u8]) -> Result<T, EventError> {
     let mut json = serde_json::Deserializer::from_slice(payload);
-    serde_path_to_error::deserialize(&mut json).map_err(|error| EventError::Shape {
+    let shape = |path: &str, why: &serde_json::Error| EventError::Shape {
         event: event.to_owned(),
-        path: one_line(&error.path().to_string()),
-        why: one_line(&error.inner().to_string()),
-    })
+        path: one_line(path),
+        why: one_line(&why.to_string()),
+    };
+    let read = serde_path_to_error::deserialize(&mut json)
+        .map_err(|error| shape(&error.path().to_string(), error.inner()))?;
+    json.end().map_err(|error| shape(".", &error))?;
+    Ok(read)
 }
 
 /// What a sender wrote is shown in one line, also on terminals, so it is cut to a short

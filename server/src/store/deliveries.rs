@@ -7,7 +7,7 @@ use mergeyard_types::{DeliveryId, RepoName, RunId, Timestamp};
 use sqlx::{QueryBuilder, Row, SqlitePool, sqlite::SqliteRow};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Fuse, Store, StoreError, Tx, word, word_or_none};
+use super::{Fuse, Store, StoreError, Tx, to_json, word, word_or_none};
 
 /// Deliveries that share one commit at the most. Past this the statement grows faster
 /// than the saving.
@@ -215,27 +215,33 @@ impl Store {
         receipt.await.unwrap_or(Err(StoreError::Unavailable(sqlx::Error::PoolClosed)))
     }
 
-    /// Takes up the next delivery that is due, passing over repositories that are being
-    /// worked on, so that the deliveries of one repository are decided one by one.
-    pub async fn claim_delivery(
+    /// The next delivery that is due, as its row and the key under which nothing else is
+    /// decided meanwhile: its repository. Keys that are `busy` are passed over.
+    pub async fn next_delivery(
         &self,
         now: Timestamp,
-        busy: impl Fn(&str) -> bool,
-    ) -> Result<Option<Claimed>, StoreError> {
-        let due = sqlx::query(
-            "SELECT id, repo FROM deliveries WHERE state = 'queued' AND not_before <= ? ORDER BY not_before, id LIMIT 200",
+        busy: &[String],
+    ) -> Result<Option<(i64, String)>, StoreError> {
+        let row = sqlx::query(
+            "SELECT id, coalesce(repo, '#' || id) AS key FROM deliveries WHERE state = 'queued' AND not_before <= ? \
+             AND coalesce(repo, '#' || id) NOT IN (SELECT value FROM json_each(?)) ORDER BY not_before, id LIMIT 1",
         )
         .bind(now.0)
-        .fetch_all(&self.reader)
+        .bind(to_json(&busy))
+        .fetch_optional(&self.reader)
         .await?;
-        let free = |row: &&SqliteRow| row.get::<Option<String>, _>(1).is_none_or(|repo| !busy(&repo));
-        let Some(next) = due.iter().find(free) else { return Ok(None) };
+        Ok(row.map(|row| Ok::<_, sqlx::Error>((row.try_get("id")?, row.try_get("key")?))).transpose()?)
+    }
+
+    /// Takes up a delivery to be decided, for who holds its key. `None` when it was decided
+    /// since it was looked at.
+    pub async fn claim_delivery(&self, row: i64) -> Result<Option<Claimed>, StoreError> {
         let mut tx = self.begin().await?;
         let row = sqlx::query(
             "UPDATE deliveries SET attempts = attempts + 1 WHERE id = ? AND state = 'queued' \
              RETURNING guid, source, event, content_type, repo, body, received, attempts, replays",
         )
-        .bind(next.get::<i64, _>(0))
+        .bind(row)
         .fetch_optional(&mut *tx.inner)
         .await?;
         tx.commit().await?;
