@@ -44,9 +44,9 @@ pub async fn turn(yard: &Yard) -> Result<bool, StoreError> {
     let now = yard.clock.now();
     let busy: Vec<String> =
         yard.busy.lock().expect("no holder of this lock panics").iter().cloned().collect();
-    let Some((row, key)) = yard.store.next_delivery(now, &busy).await? else { return Ok(false) };
+    let Some((row, lane)) = yard.store.next_delivery(now, &busy).await? else { return Ok(false) };
     // Between the look and here another worker may have begun with it, or even ended.
-    let Some(_busy) = Busy::enter(yard, key) else { return Ok(true) };
+    let Some(_busy) = Busy::enter(yard, lane) else { return Ok(true) };
     let Some(claimed) = yard.store.claim_delivery(row).await? else { return Ok(true) };
     // There may be work for one more: of another repository.
     yard.wake.inbox.notify_one();
@@ -68,20 +68,20 @@ pub async fn turn(yard: &Yard) -> Result<bool, StoreError> {
 /// Holds a repository while one of its deliveries is decided.
 struct Busy<'a> {
     yard: &'a Yard,
-    key: String,
+    lane: String,
 }
 
 impl<'a> Busy<'a> {
-    fn enter(yard: &'a Yard, key: String) -> Option<Self> {
-        let free = yard.busy.lock().expect("no holder of this lock panics").insert(key.clone());
+    fn enter(yard: &'a Yard, lane: String) -> Option<Self> {
+        let free = yard.busy.lock().expect("no holder of this lock panics").insert(lane.clone());
         // Made only when free: letting go of one that was not would free another's.
-        free.then(|| Self { yard, key })
+        free.then(|| Self { yard, lane })
     }
 }
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        self.yard.busy.lock().expect("no holder of this lock panics").remove(&self.key);
+        self.yard.busy.lock().expect("no holder of this lock panics").remove(&self.lane);
     }
 }
 

@@ -167,7 +167,7 @@ impl Receiver {
 async fn insert(writer: &SqlitePool, batch: &[Received]) -> Result<HashSet<String>, StoreError> {
     let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
     let mut sql = QueryBuilder::new(
-        "INSERT INTO deliveries (guid, source, event, content_type, repo, body, body_size, received, \
+        "INSERT INTO deliveries (guid, source, event, content_type, repo, lane, body, body_size, received, \
          state, verdict, not_before) ",
     );
     sql.push_values(batch, |mut row, Received { delivery, .. }| {
@@ -177,6 +177,7 @@ async fn insert(writer: &SqlitePool, batch: &[Received]) -> Result<HashSet<Strin
             .push_bind(&delivery.event)
             .push_bind(&delivery.content_type)
             .push_bind(delivery.repo.as_ref().map(RepoName::as_str))
+            .push_bind(delivery.repo.as_ref().map_or(delivery.id.as_str(), RepoName::as_str))
             .push_bind(&delivery.body)
             .push_bind(delivery.body_size as i64)
             .push_bind(delivery.received.0)
@@ -215,22 +216,31 @@ impl Store {
         receipt.await.unwrap_or(Err(StoreError::Unavailable(sqlx::Error::PoolClosed)))
     }
 
-    /// The next delivery that is due, as its row and the key under which nothing else is
-    /// decided meanwhile: its repository. Keys that are `busy` are passed over.
+    /// The next delivery that is due, as its row and its lane, passing over lanes that are
+    /// `busy`. It jumps from lane to lane, so a repository with very many deliveries costs the
+    /// others no more than one with a single one.
     pub async fn next_delivery(
         &self,
         now: Timestamp,
         busy: &[String],
     ) -> Result<Option<(i64, String)>, StoreError> {
         let row = sqlx::query(
-            "SELECT id, coalesce(repo, '#' || id) AS key FROM deliveries WHERE state = 'queued' AND not_before <= ? \
-             AND coalesce(repo, '#' || id) NOT IN (SELECT value FROM json_each(?)) ORDER BY not_before, id LIMIT 1",
+            "WITH RECURSIVE lanes(lane) AS ( \
+               SELECT * FROM (SELECT lane FROM deliveries WHERE state = 'queued' ORDER BY lane LIMIT 1) \
+               UNION ALL \
+               SELECT (SELECT d.lane FROM deliveries d WHERE d.state = 'queued' AND d.lane > lanes.lane \
+                       ORDER BY d.lane LIMIT 1) FROM lanes WHERE lanes.lane IS NOT NULL \
+             ) \
+             SELECT d.id, d.lane FROM lanes JOIN deliveries d ON d.id = ( \
+               SELECT first.id FROM deliveries first WHERE first.state = 'queued' AND first.lane = lanes.lane \
+               AND first.not_before <= ? ORDER BY first.not_before, first.id LIMIT 1 \
+             ) WHERE lanes.lane NOT IN (SELECT value FROM json_each(?)) ORDER BY d.not_before, d.id LIMIT 1",
         )
         .bind(now.0)
         .bind(to_json(&busy))
         .fetch_optional(&self.reader)
         .await?;
-        Ok(row.map(|row| Ok::<_, sqlx::Error>((row.try_get("id")?, row.try_get("key")?))).transpose()?)
+        Ok(row.map(|row| Ok::<_, sqlx::Error>((row.try_get("id")?, row.try_get("lane")?))).transpose()?)
     }
 
     /// Takes up a delivery to be decided, for who holds its key. `None` when it was decided

@@ -12,6 +12,7 @@ CREATE TABLE deliveries (
   event TEXT NOT NULL,
   content_type TEXT NOT NULL,
   repo TEXT,                            -- as the payload names it
+  lane TEXT NOT NULL,                   -- decided one after another: the repository's name
   body BLOB,                            -- zstd
   body_size INTEGER NOT NULL,
   received INTEGER NOT NULL,
@@ -22,7 +23,7 @@ CREATE TABLE deliveries (
   not_before INTEGER NOT NULL,
   run INTEGER REFERENCES runs(id)
 ) STRICT;
-CREATE INDEX deliveries_open ON deliveries(not_before, id) WHERE state = 'queued';
+CREATE INDEX deliveries_open ON deliveries(lane, not_before, id) WHERE state = 'queued';
 CREATE INDEX deliveries_dead ON deliveries(id) WHERE state = 'dead';
 CREATE INDEX deliveries_with_body ON deliveries(received) WHERE body IS NOT NULL;
 
