@@ -167,11 +167,18 @@ start_engine() {
   forget_dead_engine
   # The defaults work on most machines. Where the kernel has no nftables the older iptables does, and
   # where overlay file systems cannot be stacked (a container in a container) whole copies do.
-  start_dockerd || start_dockerd legacy || start_dockerd legacy --storage-driver=vfs || {
+  start_dockerd ||
+    { complained 'iptables|nf_tables' && start_dockerd legacy; } ||
+    { complained 'overlay|driver|mount' && { start_dockerd --storage-driver=vfs || start_dockerd legacy --storage-driver=vfs; }; } || {
     as_root tail -20 "$engine_log"
     die "the Docker engine does not start; the last lines of $engine_log are above"
   }
 }
+
+state_of() { sed 's/.*) \(.\) .*/\1/' "/proc/$1/stat" 2>/dev/null; }
+
+# Whether the last attempt failed over this, so that no fallback is tried for another reason.
+complained() { as_root tail -5 "$engine_log" | grep -qiE "$1"; }
 
 # Starts dockerd out of this session's reach, and waits until it answers, has died, or time is up.
 start_dockerd() {
@@ -208,7 +215,8 @@ forget_dead_engine() {
   for file in /var/run/docker.pid /var/run/docker/containerd/containerd.pid; do
     [[ $file == */docker.pid ]] && name=dockerd || name=containerd
     pid=$(as_root cat "$file" 2>/dev/null) || continue
-    [[ $(cat "/proc/$pid/comm" 2>/dev/null) == "$name" ]] || as_root rm -f "$file"
+    # A process that was killed and that nobody reaped still has its number and its name.
+    [[ $(cat "/proc/$pid/comm" 2>/dev/null) == "$name" && $(state_of "$pid") != Z ]] || as_root rm -f "$file"
   done
 }
 
