@@ -106,14 +106,10 @@ impl DataDir {
         Ok(path)
     }
 
-    pub fn registry_password_file(&self) -> PathBuf {
-        self.0.join("registry-password")
-    }
-
     /// The embedded registry's password: 244 random bits, made once. Letters and digits
     /// only, because engines and shells disagree about everything else.
     pub fn registry_password(&self) -> Result<Secret, DataDirError> {
-        let path = self.registry_password_file();
+        let path = self.0.join("registry-password");
         secret_file(&path).map_err(|source| DataDirError::Unusable { path, source })
     }
 }

@@ -179,7 +179,8 @@ async fn candidates(yard: &Yard, change: &Change<'_>) -> Result<Vec<Candidate>, 
     let git = |error: GitError| Fault { passing: error.is_transient(), why: error.to_string(), tell: None };
     let commit = yard
         .executor
-        .commit(repo, &remote, change.commit, &change.hints, &CancellationToken::new())
+        .git()
+        .fetch(repo, &remote, change.commit, &change.hints, &CancellationToken::new())
         .await
         .map_err(git)?;
     let folders: Vec<Folder> = commit
@@ -214,7 +215,7 @@ async fn published(yard: &Yard, candidates: &[Candidate]) -> Vec<Published> {
             published.push(Published::Nothing);
             continue;
         };
-        published.push(match yard.executor.published(&service.name, &service.version).await {
+        published.push(match yard.executor.registry().published(&service.name, &service.version).await {
             Ok(None) => Published::Nothing,
             Ok(Some(image)) => {
                 let tree = image.labels.get(TREE_LABEL).and_then(|tree| tree.parse().ok());

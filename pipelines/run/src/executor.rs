@@ -5,16 +5,16 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures_util::{FutureExt, future::BoxFuture};
 use mergeyard_plan::action::Action;
 pub use mergeyard_plan::run::Outcome as StepOutcome;
-use mergeyard_types::{CommitSha, GitRef, ImageName, ImageRef, RepoName, RunId, StepId, Version};
+use mergeyard_types::{CommitSha, GitRef, ImageRef, RepoName, RunId, StepId};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::{BaseCredentials, BuildLimits, BuildNetwork, BuildSecret, Builder, Engine, EngineError},
-    git::{Commit, GitCache, GitError, Remote},
+    git::{GitCache, Remote},
     image,
     keyed_lock::KeyedLock,
     log::{LogSink, Masker},
-    registry_client::{Published, RegistryClient, RegistryError},
+    registry_client::RegistryClient,
 };
 
 /// One step with everything it needs, every choice made.
@@ -129,27 +129,6 @@ impl Executor {
             tracing::debug!(removed, "let go of older versions in the engine");
         }
         Ok(())
-    }
-
-    /// The commit's files, for whoever decides what to do with it.
-    pub async fn commit(
-        &self,
-        repo: &RepoName,
-        remote: &Remote,
-        commit: CommitSha,
-        hints: &[GitRef],
-        cancel: &CancellationToken,
-    ) -> Result<Commit, GitError> {
-        self.git().fetch(repo, remote, commit, hints, cancel).await
-    }
-
-    /// What the registry has under `name:version`.
-    pub async fn published(
-        &self,
-        name: &ImageName,
-        version: &Version,
-    ) -> Result<Option<Published>, RegistryError> {
-        self.registry().published(name, version).await
     }
 
     pub fn git(&self) -> &GitCache {
