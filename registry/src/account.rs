@@ -6,13 +6,13 @@
 use std::collections::HashMap;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use globset::{GlobBuilder, GlobMatcher};
+use globset::GlobMatcher;
 use http::{HeaderMap, Method, header};
 use mergeyard_types::{ImageName, Secret, Timestamp};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::route::Route;
+use crate::{config, route::Route};
 
 /// A user or a robot.
 #[derive(Debug, Clone)]
@@ -61,8 +61,7 @@ pub struct Grant {
 
 impl Grant {
     pub fn new(repositories: &str, rights: &[Right]) -> Result<Self, globset::Error> {
-        let glob = GlobBuilder::new(repositories).literal_separator(true).build()?;
-        Ok(Self { repositories: glob.compile_matcher(), rights: rights.to_vec() })
+        Ok(Self { repositories: config::repositories(repositories)?, rights: rights.to_vec() })
     }
 }
 

@@ -5,10 +5,29 @@ use mergeyard_types::{Digest, ImageName, Version};
 /// Listeners that fall behind lose the oldest; what must not be lost is read from the registry.
 pub(crate) const BACKLOG: usize = 1024;
 
+/// One push, pull or delete that was done, and durably where it changed anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// A manifest was stored durably; `tag` is missing when it was pushed by digest alone.
-    Pushed { name: ImageName, tag: Option<Version>, digest: Digest, by: String },
-    /// A manifest was read; `tag` is missing when it was asked for by digest.
-    Pulled { name: ImageName, tag: Option<Version>, digest: Digest, by: String },
+pub struct Event {
+    pub act: Act,
+    pub name: ImageName,
+    pub content: Content,
+    /// The account that did it; `anonymous` without one, `retention` when a rule did.
+    pub by: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    Pushed,
+    Pulled,
+    Deleted,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    Blob(Digest),
+    /// `tag` is missing when it was named by digest alone; with it, a deletion took only the tag away.
+    Manifest {
+        tag: Option<Version>,
+        digest: Digest,
+    },
 }

@@ -33,10 +33,10 @@ use tokio::sync::broadcast;
 
 pub use account::{Account, Denied, Grant, Identity, Right, SecretHash};
 pub use authority::Authority;
-pub use config::{Config, Limits};
+pub use config::{Config, Limits, Mirror, Repository, Retention, Rules, Tags};
 pub use endpoints::router;
 pub use error::Error;
-pub use event::Event;
+pub use event::{Act, Content, Event};
 pub use listen::serve_app;
 pub use manifest::Manifest;
 pub use route::{Reference, Route, RouteError};
@@ -100,7 +100,7 @@ impl Registry {
         *self.accounts.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Accounts::new(accounts));
     }
 
-    /// Pushes and pulls from now on.
+    /// Pushes, pulls and deletions from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }
@@ -140,8 +140,8 @@ impl Registry {
         accounts.authorize(headers, method, route, Timestamp::now())
     }
 
-    fn mutability(&self, tag: &Version) -> Mutability {
-        match self.config.mutable_tags.contains(tag) {
+    fn mutability(&self, name: &ImageName, tag: &Version) -> Mutability {
+        match self.config.rules(name).mutable_tags.contains(tag) {
             true => Mutability::Mutable,
             false => Mutability::Immutable,
         }

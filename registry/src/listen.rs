@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -39,7 +39,8 @@ use crate::config::Limits;
 const STREAMS_PER_CONNECTION: u32 = 64;
 
 /// Serves any router until `shutdown`, then lets running answers end for a bounded time. Without `tls` it
-/// speaks plain HTTP, for a listener that only this machine reaches.
+/// speaks plain HTTP, for a listener that only this machine reaches. Requests carry the address of
+/// their peer as [`axum::extract::ConnectInfo`].
 pub async fn serve_app(
     listener: TcpListener,
     router: Router,
@@ -58,7 +59,7 @@ pub async fn serve_app(
         .keep_alive_interval(limits.header_time)
         .keep_alive_timeout(limits.header_time)
         .max_concurrent_streams(STREAMS_PER_CONNECTION);
-    let serving = server.serve(router.into_make_service());
+    let serving = server.serve(router.into_make_service_with_connect_info::<SocketAddr>());
     tokio::pin!(serving);
     tokio::select! {
         ended = &mut serving => return ended,

@@ -15,7 +15,6 @@ use mergeyard_run::{
     git::{GitCache, GitError, GitLimits},
     registry_client::{RegistryAccess, RegistryClient, RegistryError},
 };
-use mergeyard_types::{RegistryHost, Secret};
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
@@ -24,6 +23,7 @@ use crate::{
     clock::Clock,
     config::{self, Config},
     data_dir::{DataDir, DataDirError, Owner},
+    embedded_registry::EmbeddedRegistry,
     github::{Github, GithubError, GithubSettings},
     http, leases,
     logs::Logs,
@@ -190,7 +190,11 @@ struct RegistryPlace {
 impl RegistryPlace {
     fn open(config: &Config, data: &DataDir, closing: &CancellationToken) -> Result<Self, ServeError> {
         match &config.registry {
-            config::Registry::Embedded { listen, host } => embedded(*listen, host.clone(), data, closing),
+            config::Registry::Embedded(embedded) => {
+                let EmbeddedRegistry { registry, access, ca_file, serving } =
+                    EmbeddedRegistry::start(embedded, data, closing)?;
+                Ok(Self { access, registry: Some(registry), listener: Some(serving), ca_file: Some(ca_file) })
+            }
             config::Registry::External { host, ca, username, password } => {
                 let read = |path: &PathBuf| {
                     std::fs::read(path).map_err(|source| ServeError::Read { path: path.clone(), source })
@@ -208,55 +212,11 @@ impl RegistryPlace {
     }
 }
 
-/// The account under which the server itself pushes, and people log in.
-const ACCOUNT: &str = "mergeyard";
-
-fn embedded(
-    listen: SocketAddr,
-    host: Option<RegistryHost>,
-    data: &DataDir,
-    closing: &CancellationToken,
-) -> Result<RegistryPlace, ServeError> {
-    let listener = bind("the registry", listen, "registry.listen")?;
-    let address = listener.local_addr().unwrap_or(listen);
-    let host = match host {
-        Some(host) => host,
-        None => address.to_string().parse().map_err(|_| ServeError::Pattern)?,
-    };
-    let names = [host.host().trim_matches(['[', ']']), "localhost", "127.0.0.1", "::1"].map(str::to_owned);
-    let authority = registry::Authority::open(&data.tls(), &names)?;
-    let registry = registry::Registry::open(&data.registry(), registry::Config::default())?;
-    let password = data.registry_password()?;
-    registry.set_accounts(vec![account(&password)?]);
-    let closed = closing.clone().cancelled_owned();
-    let tls = authority.server_config()?;
-    let serving = tokio::spawn(registry::serve(listener, registry.clone(), tls, closed));
-    Ok(RegistryPlace {
-        access: RegistryAccess {
-            host,
-            ca_pem: Some(authority.ca_pem().as_bytes().to_vec()),
-            username: ACCOUNT.to_owned(),
-            password,
-        },
-        registry: Some(registry),
-        listener: Some(serving),
-        ca_file: Some(data.publish_ca(authority.ca_pem())?),
-    })
-}
-
-fn account(password: &Secret) -> Result<registry::Account, ServeError> {
-    use registry::Right;
-    let all = registry::Grant::new("**", &[Right::Pull, Right::Push, Right::Delete])
-        .map_err(|_| ServeError::Pattern)?;
-    Ok(registry::Account {
-        name: ACCOUNT.to_owned(),
-        secret: registry::SecretHash::of(password),
-        grants: vec![all],
-        expires: None,
-    })
-}
-
-fn bind(what: &'static str, address: SocketAddr, key: &'static str) -> Result<TcpListener, ServeError> {
+pub(crate) fn bind(
+    what: &'static str,
+    address: SocketAddr,
+    key: &'static str,
+) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address).map_err(|source| ServeError::Listen { what, address, key, source })
 }
 

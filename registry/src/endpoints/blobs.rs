@@ -19,6 +19,7 @@ use super::{Call, etag, identify};
 use crate::{
     blocking,
     error::{Error, insert},
+    event::{Act, Content},
 };
 
 /// One read: large enough that handing it to a thread costs nothing against the disk and TLS.
@@ -28,7 +29,7 @@ impl Call<'_> {
     pub(super) async fn get_blob(&self, name: ImageName, digest: Digest) -> Result<Response, Error> {
         let wanted = name.clone();
         let blob = self.registry.read(move |store| store.blob(&wanted, &digest)).await?;
-        let (file, size) = blob.ok_or(Error::BlobUnknown { name, digest })?;
+        let (file, size) = blob.ok_or_else(|| Error::BlobUnknown { name: name.clone(), digest })?;
         if self.has(&digest) {
             let mut response = StatusCode::NOT_MODIFIED.into_response();
             identify(&mut response, &digest);
@@ -39,7 +40,10 @@ impl Call<'_> {
         let length = bytes.end - bytes.start;
         let body = match self.parts.method {
             Method::HEAD => Body::empty(),
-            _ => Body::from_stream(read(file, bytes)),
+            _ => {
+                self.tell(Act::Pulled, name, Content::Blob(digest));
+                Body::from_stream(read(file, bytes))
+            }
         };
         let mut response = Response::new(body);
         identify(&mut response, &digest);

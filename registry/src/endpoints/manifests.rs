@@ -15,7 +15,7 @@ use super::{CONTENT_DIGEST, Call, identify};
 use crate::{
     blocking,
     error::{Error, insert},
-    event::Event,
+    event::{Act, Content},
     manifest::{Document, Manifest},
     route::Reference,
     upload::Algorithm,
@@ -40,7 +40,7 @@ impl Call<'_> {
         };
         identify(&mut response, &digest);
         if self.parts.method == Method::GET {
-            self.registry.tell(Event::Pulled { name, tag, digest, by: self.identity.name.clone() });
+            self.tell(Act::Pulled, name, Content::Manifest { tag, digest });
         }
         Ok(response)
     }
@@ -79,7 +79,7 @@ impl Call<'_> {
         let mut response = StatusCode::CREATED.into_response();
         insert(response.headers_mut(), header::LOCATION, format!("/v2/{name}/manifests/{digest}"));
         insert(response.headers_mut(), CONTENT_DIGEST, digest.to_string());
-        self.registry.tell(Event::Pushed { name, tag, digest, by: self.identity.name.clone() });
+        self.tell(Act::Pushed, name, Content::Manifest { tag, digest });
         Ok(response)
     }
 
@@ -100,7 +100,7 @@ impl Call<'_> {
     ) -> Result<(), Error> {
         let registry = self.registry.clone();
         let store = move || {
-            let tag = tag.as_ref().map(|tag| (tag, registry.mutability(tag)));
+            let tag = tag.as_ref().map(|tag| (tag, registry.mutability(&name, tag)));
             registry.store.put_manifest(&name, tag, &manifest, &document)
         };
         blocking(store).await

@@ -16,13 +16,14 @@ use axum::{
     routing::any,
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
-use mergeyard_types::Digest;
+use mergeyard_types::{Digest, ImageName};
 use serde::de::DeserializeOwned;
 
 use crate::{
     Registry,
     account::Identity,
     error::{Error, insert},
+    event::{Act, Content, Event},
     route::Route,
 };
 
@@ -87,6 +88,10 @@ impl Call<'_> {
 
     fn header(&self, name: HeaderName) -> Option<&str> {
         self.parts.headers.get(name)?.to_str().ok()
+    }
+
+    fn tell(&self, act: Act, name: ImageName, content: Content) {
+        self.registry.tell(Event { act, name, content, by: self.identity.name.clone() });
     }
 
     /// Does the client have exactly this content already?

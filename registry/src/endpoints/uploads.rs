@@ -17,6 +17,7 @@ use crate::{
     account::Right,
     blocking,
     error::{Error, insert, received},
+    event::{Act, Content},
     upload::{Algorithm, Upload, Writer},
 };
 
@@ -93,7 +94,7 @@ impl Call<'_> {
     async fn push_whole(&self, upload: Arc<Upload>, digest: Digest, body: Body) -> Result<Response, Error> {
         let writer = upload.write(&self.registry.store, None).await?;
         let writer = self.receive(writer, body).await?;
-        self.commit(writer, digest).await?;
+        self.commit(writer, upload.name.clone(), digest).await?;
         Ok(created(&upload.name, &digest))
     }
 
@@ -125,7 +126,7 @@ impl Call<'_> {
         let upload = self.registry.uploads.find(&name, id)?;
         let writer = upload.write(&self.registry.store, Some(Algorithm::of(&digest))).await?;
         let writer = self.receive(writer, body).await?;
-        self.commit(writer, digest).await?;
+        self.commit(writer, name.clone(), digest).await?;
         Ok(created(&name, &digest))
     }
 
@@ -162,9 +163,11 @@ impl Call<'_> {
         Ok(writer)
     }
 
-    async fn commit(&self, writer: Writer, digest: Digest) -> Result<(), Error> {
+    async fn commit(&self, writer: Writer, name: ImageName, digest: Digest) -> Result<(), Error> {
         let registry = self.registry.clone();
-        blocking(move || writer.commit(&registry.store, &registry.uploads, &digest)).await
+        blocking(move || writer.commit(&registry.store, &registry.uploads, &digest)).await?;
+        self.tell(Act::Pushed, name, Content::Blob(digest));
+        Ok(())
     }
 }
 

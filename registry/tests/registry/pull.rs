@@ -1,6 +1,6 @@
 //! Reading blobs and manifests.
 
-use mergeyard_registry::Event;
+use mergeyard_registry::{Act, Content, Event};
 use serde_json::json;
 
 use crate::{
@@ -122,10 +122,14 @@ async fn the_server_reads_without_http_and_hears_of_pushes_and_pulls() {
     yard.get("/v2/acme/clock/manifests/0.1.0").await;
     let (repository, version, by) = (name("acme/clock"), tag("0.1.0"), "robot".to_owned());
     let tagged = Some(version.clone());
-    let pushed = Event::Pushed { name: repository.clone(), tag: tagged.clone(), digest, by: by.clone() };
-    assert_eq!(events.recv().await.unwrap(), pushed);
-    let pulled = Event::Pulled { name: repository.clone(), tag: tagged, digest, by };
-    assert_eq!(events.recv().await.unwrap(), pulled);
+    let told = |act, content| Event { act, name: repository.clone(), content, by: by.clone() };
+    for _ in ["configuration", "layer"] {
+        let event = events.recv().await.unwrap();
+        assert!(matches!(event, Event { act: Act::Pushed, content: Content::Blob(_), .. }), "{event:?}");
+    }
+    let manifest = Content::Manifest { tag: tagged, digest };
+    assert_eq!(events.recv().await.unwrap(), told(Act::Pushed, manifest.clone()));
+    assert_eq!(events.recv().await.unwrap(), told(Act::Pulled, manifest));
 
     assert_eq!(yard.registry.repositories().await.unwrap(), std::slice::from_ref(&repository));
     assert_eq!(yard.registry.tags(&repository).await.unwrap(), std::slice::from_ref(&version));

@@ -1,18 +1,17 @@
 //! Tags: immutable unless configured, listed a page at a time.
 
-use std::collections::BTreeSet;
-
-use mergeyard_registry::{Config, Limits};
+use mergeyard_registry::{Config, Limits, Rules, Tags};
 use serde_json::json;
 
 use crate::{
     images::{self, IMAGE},
-    yard::{Yard, sha256, tag},
+    yard::{Yard, everywhere, sha256},
 };
 
 #[tokio::test]
 async fn a_published_version_is_immutable_and_the_refusal_says_what_to_do() {
-    let yard = Yard::with(Config { mutable_tags: BTreeSet::from([tag("latest")]), ..Config::default() });
+    let yard =
+        Yard::with(everywhere(Rules { mutable_tags: Tags::new(["latest"]).unwrap(), ..Rules::default() }));
     let (one, two) = (images::blobs(&yard, "clock", "one").await, images::blobs(&yard, "clock", "two").await);
     assert_eq!(yard.put_manifest("clock", "0.1.0", IMAGE, &one).await.status, 201);
     let message = yard.put_manifest("clock", "0.1.0", IMAGE, &two).await.refused(403, "DENIED");

@@ -9,7 +9,9 @@ use axum::{Router, body::Body, response::Response};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
-use mergeyard_registry::{Account, Config, Grant, OpenError, Registry, Right, SecretHash, router};
+use mergeyard_registry::{
+    Account, Config, Grant, OpenError, Registry, Repository, Right, Rules, SecretHash, router,
+};
 use mergeyard_types::{Digest, ImageName, Secret, Version};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256, Sha512};
@@ -186,6 +188,11 @@ pub(crate) fn accounts() -> Vec<Account> {
         account("acme", "acme/**", &[Right::Pull, Right::Push]),
         account("reader", "acme/**", &[Right::Pull]),
     ]
+}
+
+/// Rules for every repository.
+pub(crate) fn everywhere(rules: Rules) -> Config {
+    Config { repositories: vec![Repository::new("**", rules).unwrap()], ..Config::default() }
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> Digest {

@@ -79,7 +79,11 @@ impl Failed {
 
 pub fn main() -> ExitCode {
     let args = Args::parse();
-    let verbose = matches!(args.command, Command::Serve);
+    let verbose = match &args.command {
+        Command::Serve => true,
+        Command::Registry(command) => command.serves(),
+        _ => false,
+    };
     start_tracing(if verbose { "info" } else { "warn" });
     raise_descriptor_limit();
     // One provider for every TLS connection of the process, chosen before the first.
@@ -119,15 +123,18 @@ async fn run(args: Args) -> Result<(), Failed> {
         Command::Hook(command) => hook::hook(config()?, command).await,
         Command::Deliveries(command) => deliveries::deliveries(config()?, command).await,
         Command::Cancel { run, why } => cancel::cancel(config()?, run, &why).await,
-        Command::Registry(command) => registry::registry(command),
+        Command::Registry(command) => registry::registry(command, args.config).await,
     }
 }
 
 fn load(file: Option<PathBuf>) -> Result<Config, Failed> {
-    let usual = ["mergeyard.toml", "/etc/mergeyard/mergeyard.toml"];
-    let file = file.or_else(|| usual.map(PathBuf::from).into_iter().find(|path| path.exists()));
-    Config::load(file.as_deref(), std::env::vars())
+    Config::load(usual_file(file).as_deref(), std::env::vars())
         .map_err(|error: ConfigError| Failed::Usage(Box::new(error)))
+}
+
+fn usual_file(file: Option<PathBuf>) -> Option<PathBuf> {
+    let usual = ["mergeyard.toml", "/etc/mergeyard/mergeyard.toml"];
+    file.or_else(|| usual.map(PathBuf::from).into_iter().find(|path| path.exists()))
 }
 
 fn complain(error: &dyn std::error::Error) {

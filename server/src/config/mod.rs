@@ -5,6 +5,7 @@
 //! the file they stand in.
 
 mod raw;
+mod registry;
 mod source;
 
 use std::{
@@ -17,6 +18,7 @@ use mergeyard_plan::policy::{Policies, Policy};
 use mergeyard_types::{RegistryHost, RepoName, Secret, Timestamp};
 use url::Url;
 
+pub use registry::{Embedded, Registry};
 pub use source::ConfigError;
 
 use crate::store::Source;
@@ -74,12 +76,6 @@ pub struct RegistryLogin {
     pub host: RegistryHost,
     pub username: String,
     pub password: Secret,
-}
-
-#[derive(Debug, Clone)]
-pub enum Registry {
-    Embedded { listen: SocketAddr, host: Option<RegistryHost> },
-    External { host: RegistryHost, ca: Option<PathBuf>, username: String, password: Secret },
 }
 
 #[derive(Debug, Clone)]
@@ -164,6 +160,16 @@ impl Config {
         Self::check(raw, &folder)
     }
 
+    /// The part that a registry alone needs: where it keeps everything, and its own table. What
+    /// the rest would complain about is not looked at.
+    pub fn load_registry(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<(PathBuf, Registry), ConfigError> {
+        let (raw, folder) = source::read(file, environment)?;
+        Ok((folder.join(raw.data_dir), Registry::check(raw.registry, &folder)?))
+    }
+
     /// A configuration that was not written but made.
     pub fn from_table(table: toml::Table) -> Result<Self, ConfigError> {
         let (raw, folder) = source::read_table(table)?;
@@ -233,25 +239,7 @@ impl Config {
             let password = secret(&format!("engine.registries[{at}].password"), login.password)?;
             registries.push(RegistryLogin { host: login.host, username: login.username, password });
         }
-        let registry = if registry.embedded {
-            if registry.ca.is_some() || registry.password.is_some() {
-                let why = "is for another registry; set `embedded = false`, or remove it";
-                return Err(ConfigError::value("registry.ca / registry.password", why));
-            }
-            Registry::Embedded { listen: registry.listen, host: registry.host }
-        } else {
-            let missing =
-                |key| ConfigError::value(key, "is missing; a registry that is not embedded needs it");
-            Registry::External {
-                host: registry.host.ok_or_else(|| missing("registry.host"))?,
-                ca: registry.ca.map(path),
-                username: registry.username.ok_or_else(|| missing("registry.username"))?,
-                password: secret(
-                    "registry.password",
-                    registry.password.ok_or_else(|| missing("registry.password"))?,
-                )?,
-            }
-        };
+        let registry = Registry::check(registry, folder)?;
         if engine.parallel == 0 {
             return Err(ConfigError::value(
                 "engine.parallel",

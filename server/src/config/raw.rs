@@ -3,10 +3,11 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    num::NonZeroU32,
     path::{Path, PathBuf},
 };
 
-use mergeyard_types::{RegistryHost, Secret};
+use mergeyard_types::{ImageName, RegistryHost, Secret};
 use serde::{Deserialize, Deserializer, de};
 use url::Url;
 
@@ -141,6 +142,14 @@ pub(super) struct RawRegistry {
     pub(super) ca: Option<PathBuf>,
     pub(super) username: Option<String>,
     pub(super) password: Option<RawSecret>,
+    pub(super) tls: Option<RawTls>,
+    #[serde(deserialize_with = "number")]
+    pub(super) gc_hours: u64,
+    #[serde(deserialize_with = "number")]
+    pub(super) verify_days: u64,
+    pub(super) requests_per_minute: Option<NonZeroU32>,
+    pub(super) repository: Vec<RawRepository>,
+    pub(super) mirror: Vec<RawMirror>,
 }
 
 impl Default for RawRegistry {
@@ -152,8 +161,46 @@ impl Default for RawRegistry {
             ca: None,
             username: None,
             password: None,
+            tls: None,
+            gc_hours: 24,
+            verify_days: 30,
+            requests_per_minute: None,
+            repository: Vec::new(),
+            mirror: Vec::new(),
         }
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRepository {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) mutable_tags: Vec<String>,
+    #[serde(default)]
+    pub(super) anonymous_pull: bool,
+    pub(super) quota_gb: Option<u64>,
+    pub(super) keep_last: Option<usize>,
+    pub(super) keep_days: Option<u64>,
+    #[serde(default)]
+    pub(super) keep_tags: Vec<String>,
+    pub(super) untagged_days: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawMirror {
+    pub(super) name: ImageName,
+    pub(super) upstream: Url,
+    pub(super) username: Option<String>,
+    pub(super) password: Option<RawSecret>,
+    pub(super) ca: Option<PathBuf>,
+    #[serde(default = "minute")]
+    pub(super) revalidate_seconds: u64,
+}
+
+fn minute() -> u64 {
+    60
 }
 
 #[derive(Deserialize)]

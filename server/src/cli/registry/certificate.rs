@@ -1,4 +1,4 @@
-//! `mergeyard registry certificate`.
+//! `mergeyard registry certificate`: what a registry elsewhere needs.
 
 use std::{
     fs::OpenOptions,
@@ -7,33 +7,26 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::Subcommand;
+use clap::Args;
 use mergeyard_registry::Authority;
 
-use super::Failed;
-use crate::data_dir::secret_file;
+use crate::{cli::Failed, data_dir::secret_file};
 
-#[derive(Subcommand)]
-pub(super) enum Command {
-    /// Make what a registry needs for TLS and login: ca.pem, cert.pem, key.pem, htpasswd, password
-    ///
-    /// What is there already stays; a certificate that is about to expire, or lacks a name,
-    /// is made anew from the same authority.
-    Certificate {
-        /// The folder the files are written to
-        #[arg(long)]
-        out: PathBuf,
-        /// A host name or address the certificate is for; may be repeated
-        #[arg(long = "name", required = true)]
-        names: Vec<String>,
-        /// The user that may log in
-        #[arg(long, default_value = "mergeyard")]
-        user: String,
-    },
+#[derive(Args)]
+pub(in crate::cli) struct Certificate {
+    /// The folder the files are written to
+    #[arg(long)]
+    out: PathBuf,
+    /// A host name or address the certificate is for; may be repeated
+    #[arg(long = "name", required = true)]
+    names: Vec<String>,
+    /// The user that may log in
+    #[arg(long, default_value = "mergeyard")]
+    user: String,
 }
 
-pub(super) fn registry(command: Command) -> Result<(), Failed> {
-    let Command::Certificate { out, names, user } = command;
+pub(super) fn certificate(asked: Certificate) -> Result<(), Failed> {
+    let Certificate { out, names, user } = asked;
     if user.is_empty() || user.contains([':', '\n']) {
         return Err(Failed::Usage("a user name must not be empty or hold `:`".into()));
     }

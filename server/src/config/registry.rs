@@ -1,0 +1,140 @@
+//! `[registry]`: the registry inside this server, or the one elsewhere that images go to.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use mergeyard_registry as registry;
+use mergeyard_types::{RegistryHost, Secret};
+
+use super::{
+    ConfigError,
+    raw::{RawMirror, RawRegistry, RawRepository},
+};
+
+const DAY: u64 = 24 * 60 * 60;
+const GB: u64 = 1_000_000_000;
+
+#[derive(Debug, Clone)]
+pub enum Registry {
+    Embedded(Box<Embedded>),
+    External { host: RegistryHost, ca: Option<PathBuf>, username: String, password: Secret },
+}
+
+#[derive(Debug, Clone)]
+pub struct Embedded {
+    pub listen: SocketAddr,
+    /// What clients call it; without one, the address it listens on.
+    pub host: Option<RegistryHost>,
+    /// Certificate chain and key of the operator's own, in the place of the authority's.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    pub config: registry::Config,
+    /// How often garbage is collected, and how often everything is read again; `None` is never.
+    pub collect_every: Option<Duration>,
+    pub verify_every: Option<Duration>,
+}
+
+impl Registry {
+    pub(super) fn check(raw: RawRegistry, folder: &Path) -> Result<Self, ConfigError> {
+        let RawRegistry { embedded, listen, host, ca, username, password, .. } = &raw;
+        if *embedded {
+            if ca.is_some() || username.is_some() || password.is_some() {
+                let why = "is for another registry; set `embedded = false`, or remove it";
+                return Err(ConfigError::value("registry.ca / registry.username / registry.password", why));
+            }
+            let tls = raw.tls.as_ref().map(|tls| (folder.join(&tls.cert), folder.join(&tls.key)));
+            let (listen, host) = (*listen, host.clone());
+            let every = |number: u64, unit: u64| {
+                (number > 0).then(|| Duration::from_secs(number.saturating_mul(unit)))
+            };
+            let collect_every = every(raw.gc_hours, 60 * 60);
+            let verify_every = every(raw.verify_days, DAY);
+            let config = config(raw, folder)?;
+            let embedded = Embedded { listen, host, tls, config, collect_every, verify_every };
+            return Ok(Self::Embedded(Box::new(embedded)));
+        }
+        let missing = |key| ConfigError::value(key, "is missing; a registry that is not embedded needs it");
+        let password = password.clone().ok_or_else(|| missing("registry.password"))?;
+        Ok(Self::External {
+            host: host.clone().ok_or_else(|| missing("registry.host"))?,
+            ca: ca.as_ref().map(|ca| folder.join(ca)),
+            username: username.clone().ok_or_else(|| missing("registry.username"))?,
+            password: password.reveal("registry.password", folder)?,
+        })
+    }
+}
+
+fn config(raw: RawRegistry, folder: &Path) -> Result<registry::Config, ConfigError> {
+    let repositories = raw.repository.into_iter().enumerate().map(|(at, raw)| repository(at, raw));
+    let mirrors = raw.mirror.into_iter().enumerate().map(|(at, raw)| mirror(at, raw, folder));
+    Ok(registry::Config {
+        repositories: repositories.collect::<Result<_, _>>()?,
+        mirrors: mirrors.collect::<Result<_, _>>()?,
+        limits: registry::Limits {
+            requests_per_minute: raw.requests_per_minute,
+            ..registry::Limits::default()
+        },
+    })
+}
+
+fn repository(at: usize, raw: RawRepository) -> Result<registry::Repository, ConfigError> {
+    let RawRepository { name, mutable_tags, anonymous_pull, quota_gb, .. } = raw;
+    let key = |key: &str| format!("registry.repository[{at}].{key}");
+    let pattern = |of: &str| {
+        let key = key(of);
+        move |error: globset::Error| ConfigError::value(&key, &error.to_string())
+    };
+    let tags = |of: &str, patterns: &[String]| {
+        registry::Tags::new(patterns.iter().map(String::as_str)).map_err(pattern(of))
+    };
+    let days = |days: u64| Duration::from_secs(days.saturating_mul(DAY));
+    if raw.keep_last == Some(0) {
+        let why = "is 0, which would remove every tag; leave it out to keep all, or write 1 or more";
+        return Err(ConfigError::value(&key("keep_last"), why));
+    }
+    let rules = registry::Rules {
+        mutable_tags: tags("mutable_tags", &mutable_tags)?,
+        anonymous_pull,
+        quota: quota_gb.map(|gb| gb.saturating_mul(GB)),
+        retention: registry::Retention {
+            keep_last: raw.keep_last,
+            keep_for: raw.keep_days.map(days),
+            keep_tags: tags("keep_tags", &raw.keep_tags)?,
+            untagged_for: raw.untagged_days.map(days),
+        },
+    };
+    registry::Repository::new(&name, rules).map_err(pattern("name"))
+}
+
+fn mirror(at: usize, raw: RawMirror, folder: &Path) -> Result<registry::Mirror, ConfigError> {
+    let key = |key: &str| format!("registry.mirror[{at}].{key}");
+    if raw.upstream.scheme() != "https" || raw.upstream.host_str().is_none() {
+        let why = "is not an https address such as https://registry-1.docker.io";
+        return Err(ConfigError::value(&key("upstream"), why));
+    }
+    let login = match (raw.username, raw.password) {
+        (Some(username), Some(password)) => Some((username, password.reveal(&key("password"), folder)?)),
+        (None, None) => None,
+        (Some(_), None) => return Err(ConfigError::value(&key("password"), "is missing beside `username`")),
+        (None, Some(_)) => return Err(ConfigError::value(&key("username"), "is missing beside `password`")),
+    };
+    let ca_pem = match raw.ca {
+        Some(ca) => {
+            let path = folder.join(ca);
+            let read = std::fs::read(&path);
+            Some(read.map_err(|error| {
+                ConfigError::value(&key("ca"), &format!("cannot be read from {}: {error}", path.display()))
+            })?)
+        }
+        None => None,
+    };
+    Ok(registry::Mirror {
+        prefix: raw.name,
+        upstream: raw.upstream,
+        login,
+        ca_pem,
+        revalidate: Duration::from_secs(raw.revalidate_seconds),
+    })
+}
