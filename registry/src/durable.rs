@@ -8,6 +8,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
+    time::SystemTime,
 };
 
 use uuid::Uuid;
@@ -41,14 +42,31 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     sync_directory(directory)
 }
 
-/// Creates an empty file; one that exists is left alone.
-pub(crate) fn touch(path: &Path) -> io::Result<()> {
+/// Creates an empty file; one that exists is left alone. Says whether it is new.
+pub(crate) fn touch(path: &Path) -> io::Result<bool> {
     let directory = parent(path)?;
     create_directory(directory)?;
     match OpenOptions::new().write(true).create_new(true).open(path) {
-        Ok(_) => sync_directory(directory),
+        Ok(_) => sync_directory(directory).map(|()| true),
         // Whoever created it may not have synced it yet, and our caller is about to promise it.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => sync_directory(directory),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            sync_directory(directory).map(|()| false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Leaves the time of now on a file, for who comes after a restart.
+pub(crate) fn stamp(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    file.set_modified(SystemTime::now())
+}
+
+/// Removes a file, and says whether it was there.
+pub(crate) fn remove(path: &Path) -> io::Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_directory(parent(path)?).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -67,7 +85,8 @@ pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-fn sync_directory(path: &Path) -> io::Result<()> {
+/// Makes what was created, renamed or removed in a directory durable.
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 

@@ -44,6 +44,12 @@ pub enum Error {
         "`{name}:{tag}` is already published as {digest}; raise the version in spec.json, or push under another tag"
     )]
     TagImmutable { name: ImageName, tag: Version, digest: Digest },
+    #[error("blob {digest} is part of manifest {by}: delete that first")]
+    BlobInUse { digest: Box<Digest>, by: Box<Digest> },
+    #[error(
+        "repository `{name}` may hold {quota} bytes and holds {used}: delete what is not needed any more, or ask for more"
+    )]
+    Quota { name: ImageName, quota: u64, used: u64 },
     #[error("this upload needs `digest=<algorithm>:<hex>` in the query")]
     DigestMissing,
     #[error(transparent)]
@@ -108,6 +114,8 @@ impl Error {
             Error::ManifestSize(_) => (StatusCode::PAYLOAD_TOO_LARGE, "MANIFEST_INVALID"),
             Error::ManifestBlobUnknown { .. } => (BAD, "MANIFEST_BLOB_UNKNOWN"),
             Error::TagImmutable { .. } => (StatusCode::FORBIDDEN, "DENIED"),
+            Error::BlobInUse { .. } => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
+            Error::Quota { .. } => (StatusCode::FORBIDDEN, "DENIED"),
             Error::DigestMissing | Error::Digest(_) | Error::DigestMismatch { .. } => (BAD, "DIGEST_INVALID"),
             Error::UploadUnknown => (NONE, "BLOB_UPLOAD_UNKNOWN"),
             Error::UploadBusy => (StatusCode::CONFLICT, "BLOB_UPLOAD_INVALID"),

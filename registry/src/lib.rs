@@ -6,6 +6,8 @@
 
 mod account;
 pub mod authority;
+mod blobs;
+mod collect;
 mod config;
 mod durable;
 mod endpoints;
@@ -14,10 +16,12 @@ mod event;
 mod listen;
 mod manifest;
 mod paths;
+mod quota;
 mod route;
 mod serve;
 mod store;
 mod upload;
+mod verify;
 
 use std::{
     collections::BTreeMap,
@@ -33,6 +37,7 @@ use tokio::sync::broadcast;
 
 pub use account::{Account, Denied, Grant, Identity, Right, SecretHash};
 pub use authority::Authority;
+pub use collect::{Collected, Collection, Removal};
 pub use config::{Config, Limits, Mirror, Repository, Retention, Rules, Tags};
 pub use endpoints::router;
 pub use error::Error;
@@ -41,11 +46,14 @@ pub use listen::serve_app;
 pub use manifest::Manifest;
 pub use route::{Reference, Route, RouteError};
 pub use serve::serve;
+pub use verify::{Fault, Progress, Verified, Verifying};
 
 use account::Accounts;
+use collect::Collector;
 use manifest::Document;
-use store::{Mutability, Store, found};
+use store::{Store, found};
 use upload::Uploads;
+use verify::Verifier;
 
 /// A registry on one directory. Clones are the same registry.
 #[derive(Clone)]
@@ -111,6 +119,56 @@ impl Registry {
         blocking(move || Ok(registry.sweep_blocking(now)?)).await
     }
 
+    /// Removes what no rule, manifest or running machine keeps, while clients push and pull.
+    pub async fn collect(
+        &self,
+        asked: Collection,
+        mut tell: impl FnMut(&Removal) + Send + 'static,
+    ) -> Result<Collected, Error> {
+        let registry = self.clone();
+        blocking(move || {
+            let mut tell = |removal: &Removal| {
+                if !asked.dry_run {
+                    registry.announce(removal);
+                }
+                tell(removal);
+            };
+            let collector = Collector {
+                store: &registry.store,
+                config: &registry.config,
+                asked: &asked,
+                tell: &mut tell,
+            };
+            Ok(collector.run()?)
+        })
+        .await
+    }
+
+    fn announce(&self, removal: &Removal) {
+        let (name, content) = match removal {
+            Removal::Tag { name, tag, digest } => {
+                (name, Content::Manifest { tag: Some(tag.clone()), digest: *digest })
+            }
+            Removal::Manifest { name, digest } => (name, Content::Manifest { tag: None, digest: *digest }),
+            Removal::Blob { name, digest } => (name, Content::Blob(*digest)),
+            Removal::Content { .. } => return,
+        };
+        self.tell(Event { act: Act::Deleted, name: name.clone(), content, by: "retention".to_owned() });
+    }
+
+    /// Reads everything again, and takes what is damaged out of sight.
+    pub async fn verify(
+        &self,
+        mut tell: impl FnMut(Verifying<'_>) + Send + 'static,
+    ) -> Result<Verified, Error> {
+        let registry = self.clone();
+        blocking(move || {
+            let (store, config) = (&registry.store, &registry.config);
+            Ok(Verifier { store, config, tell: &mut tell, found: Verified::default() }.run()?)
+        })
+        .await
+    }
+
     pub async fn repositories(&self) -> Result<Vec<ImageName>, Error> {
         self.read(|store| store.repositories()).await
     }
@@ -138,13 +196,6 @@ impl Registry {
     fn authorize(&self, headers: &HeaderMap, method: &Method, route: &Route) -> Result<Identity, Denied> {
         let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner).clone();
         accounts.authorize(headers, method, route, Timestamp::now())
-    }
-
-    fn mutability(&self, name: &ImageName, tag: &Version) -> Mutability {
-        match self.config.rules(name).mutable_tags.contains(tag) {
-            true => Mutability::Mutable,
-            false => Mutability::Immutable,
-        }
     }
 
     fn tell(&self, event: Event) {

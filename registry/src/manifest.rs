@@ -3,11 +3,11 @@
 //! The bytes are kept exactly as pushed, because their digest is their name. They are parsed only
 //! to refuse what clients would read in two ways, and to know what must be stored before them.
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
 use bytes::Bytes;
 use mergeyard_types::Digest;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A manifest as it was pushed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,9 +42,12 @@ const NOT_DISTRIBUTED: [&str; 2] = [
 pub(crate) struct Document {
     schema_version: u64,
     media_type: Option<String>,
+    artifact_type: Option<String>,
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
     manifests: Option<Vec<Descriptor>>,
+    subject: Option<Descriptor>,
+    annotations: Option<BTreeMap<String, String>>,
     #[serde(default)]
     fs_layers: Option<serde::de::IgnoredAny>,
 }
@@ -61,6 +64,19 @@ pub(crate) struct Descriptor {
 #[derive(Debug, Deserialize)]
 struct Platform {
     os: Option<String>,
+}
+
+/// A descriptor in the answer to "who refers to this?".
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Referrer {
+    media_type: String,
+    pub(crate) digest: String,
+    size: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) artifact_type: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 impl Document {
@@ -124,8 +140,31 @@ impl Document {
         self.manifests.iter().flatten()
     }
 
+    /// Whether the repository must keep this content as long as it has the manifest.
+    pub(crate) fn refers_to(&self, digest: &Digest) -> bool {
+        self.blobs().chain(self.children()).any(|descriptor| descriptor.digest == *digest)
+    }
+
     pub(crate) fn config(&self) -> Option<&Descriptor> {
         self.config.as_ref()
+    }
+
+    /// The manifest this one says something about: a signature, a bill of materials.
+    pub(crate) fn subject(&self) -> Option<Digest> {
+        self.subject.as_ref().map(|subject| subject.digest)
+    }
+
+    /// How this manifest is listed among those that refer to its subject.
+    pub(crate) fn as_referrer(&self, manifest: &Manifest) -> Referrer {
+        // An image without a type of its own is of its configuration's.
+        let config = self.config.as_ref().map(|config| config.media_type.clone());
+        Referrer {
+            media_type: manifest.media_type.clone(),
+            digest: manifest.digest.to_string(),
+            size: manifest.bytes.len() as u64,
+            artifact_type: self.artifact_type.clone().filter(|own| !own.is_empty()).or(config),
+            annotations: self.annotations.clone(),
+        }
     }
 
     /// The first image of an index; attestations lie beside the images with an unknown platform.

@@ -6,15 +6,22 @@
 //! | `content/<algorithm>/<hex>`                     | the bytes with that digest, once for all repositories| rename of a synced file |
 //! | `repositories/<name>/_blobs/<algorithm>/<hex>`  | nothing; the repository may read that content        | created empty |
 //! | `repositories/<name>/_manifests/<algorithm>/<hex>` | the media type of that manifest of the repository | rename of a synced file |
+//! | `repositories/<name>/_referrers/<algorithm>/<hex>/<algorithm>-<hex>` | of that subject: the descriptor of a manifest that refers to it | rename of a synced file |
 //! | `repositories/<name>/_tags/<tag>`               | the digest the tag points at                         | rename of a synced file |
 //! | `uploads/<uuid>/repository`                     | the name of the repository that is uploaded to       | when the upload starts |
 //! | `uploads/<uuid>/data`                           | the bytes received; its length is the upload's offset| appended to |
 //! | `incoming/<uuid>`                               | a small file before its rename                       | then renamed away |
+//! | `quarantine/<algorithm>-<hex>`                  | bytes that no longer have that digest, for a person  | rename |
+//! | `collected`, `verified`                         | nothing; their times are those of the last full pass | touched |
 //!
 //! A reader looks at `repositories` first and at `content` second, a writer fills them in the
 //! opposite order, and everything in either arrives by one `rename` or one `create`: whatever
-//! instant the power fails at, what is visible is whole. `uploads` and `incoming` are never read
-//! from by a pull; what is stale in them is swept.
+//! instant the power fails at, what is visible is whole. Whoever removes goes the reader's way: the
+//! tag, then the manifest, then the links to blobs, and content when nothing in `repositories` names
+//! it. `uploads` and `incoming` are never read from by a pull; what is stale in them is swept.
+//!
+//! The time of a link under `_blobs` says when a client was last told that the repository has the
+//! blob: as long as a push may take, it counts on that.
 //!
 //! `content` is one flat folder per algorithm: the file systems in use index their directories,
 //! and a fan-out would cost one more directory to sync on each push. A folder beginning with `_`
@@ -56,7 +63,11 @@ impl Paths {
     }
 
     pub(crate) fn blob_link(&self, name: &ImageName, digest: &Digest) -> PathBuf {
-        self.repository(name).join("_blobs").join(digest.algorithm()).join(digest.hex())
+        self.blob_links(name).join(digest.algorithm()).join(digest.hex())
+    }
+
+    pub(crate) fn blob_links(&self, name: &ImageName) -> PathBuf {
+        self.repository(name).join("_blobs")
     }
 
     pub(crate) fn manifests(&self, name: &ImageName) -> PathBuf {
@@ -65,6 +76,14 @@ impl Paths {
 
     pub(crate) fn manifest_link(&self, name: &ImageName, digest: &Digest) -> PathBuf {
         self.manifests(name).join(digest.algorithm()).join(digest.hex())
+    }
+
+    pub(crate) fn referrers(&self, name: &ImageName, subject: &Digest) -> PathBuf {
+        self.repository(name).join("_referrers").join(subject.algorithm()).join(subject.hex())
+    }
+
+    pub(crate) fn referrer(&self, name: &ImageName, subject: &Digest, digest: &Digest) -> PathBuf {
+        self.referrers(name, subject).join(format!("{}-{}", digest.algorithm(), digest.hex()))
     }
 
     pub(crate) fn tags(&self, name: &ImageName) -> PathBuf {
@@ -93,5 +112,17 @@ impl Paths {
 
     pub(crate) fn incoming(&self) -> PathBuf {
         self.root.join("incoming")
+    }
+
+    pub(crate) fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    pub(crate) fn collected(&self) -> PathBuf {
+        self.root.join("collected")
+    }
+
+    pub(crate) fn verified(&self) -> PathBuf {
+        self.root.join("verified")
     }
 }

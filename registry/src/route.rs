@@ -21,6 +21,8 @@ pub enum Route {
     Manifest { name: ImageName, reference: Reference },
     /// `/v2/<name>/blobs/<digest>`
     Blob { name: ImageName, digest: Digest },
+    /// `/v2/<name>/referrers/<digest>`
+    Referrers { name: ImageName, subject: Digest },
     /// `/v2/<name>/blobs/uploads/`
     Uploads { name: ImageName },
     /// `/v2/<name>/blobs/uploads/<id>`
@@ -67,6 +69,9 @@ impl Route {
             [name @ .., "manifests", reference] => {
                 Ok(Route::Manifest { name: join(name)?, reference: Reference::parse(method, reference)? })
             }
+            [name @ .., "referrers", subject] => {
+                Ok(Route::Referrers { name: join(name)?, subject: subject.parse()? })
+            }
             [name @ .., "blobs", "uploads"] | [name @ .., "blobs", "uploads", ""] => {
                 Ok(Route::Uploads { name: join(name)? })
             }
@@ -87,6 +92,7 @@ impl Route {
             Route::Tags { name }
             | Route::Manifest { name, .. }
             | Route::Blob { name, .. }
+            | Route::Referrers { name, .. }
             | Route::Uploads { name }
             | Route::Upload { name, .. } => Some(name),
         }
@@ -199,14 +205,16 @@ mod tests {
         ] {
             name(path);
         }
-        for path in ["/v2/a/referrers/x", "/v2/a", "/v2/a/b/c", "/v1/", "/v20/", "/", "", "/v2/a/tags"] {
+        for path in ["/v2/a", "/v2/a/b/c", "/v1/", "/v20/", "/", "", "/v2/a/tags"] {
             assert_eq!(Route::parse(&Method::GET, path), Err(RouteError::Unknown), "{path}");
         }
         assert!(matches!(
             Route::parse(&Method::GET, "/v2/a/blobs/sha256:../../etc/passwd"),
             Err(RouteError::Characters | RouteError::Name(_) | RouteError::Digest(_))
         ));
-        assert!(matches!(Route::parse(&Method::GET, "/v2/a/blobs/md5:00"), Err(RouteError::Digest(_))));
+        for path in ["/v2/a/blobs/md5:00", "/v2/a/referrers/x"] {
+            assert!(matches!(Route::parse(&Method::GET, path), Err(RouteError::Digest(_))), "{path}");
+        }
         assert_eq!(Route::parse(&Method::PUT, "/v2/a/blobs/uploads/7"), Err(RouteError::UploadId));
         let tag = |method| Route::parse(&method, "/v2/a/manifests/.hidden");
         assert!(matches!(tag(Method::GET), Err(RouteError::Tag { asked: true, .. })));

@@ -1,4 +1,4 @@
-//! Content and names on disk: what is stored once for all, and which repository may see it.
+//! Names on disk: which repository may see which content, and what its tags mean.
 //!
 //! Everything here blocks and is called from blocking tasks. The order of each write is what
 //! makes a crash harmless, and [`crate::paths`] is the table it follows.
@@ -8,23 +8,29 @@ use std::{
     hash::{BuildHasher, RandomState},
     io::{self, Read},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
-use mergeyard_types::{Digest, ImageName, Version};
+use mergeyard_types::{Digest, ImageName, Timestamp, Version};
 
 use crate::{
-    config::Limits,
+    blobs::{Blob, Blobs},
+    config::{Limits, Rules},
     durable,
     error::Error,
-    manifest::{Document, Manifest},
+    manifest::{Document, Manifest, Referrer},
     paths::Paths,
+    quota::Quotas,
     route::Reference,
 };
 
-/// Locks for the decision "may this tag move?". Repositories that share one merely wait for each other.
-const TAG_LOCKS: usize = 64;
+/// Repositories that share a lock merely wait for each other.
+const LOCKS: usize = 64;
 
 /// Nested repositories can be no deeper: a name has 255 characters, every second of them a `/`.
 const DEEPEST: usize = 128;
@@ -32,64 +38,172 @@ const DEEPEST: usize = 128;
 /// A link or tag file is one short line; anything longer is not ours.
 const LINE: u64 = 4096;
 
+/// A promise younger than this is not renewed, so that asking for a blob rarely writes anything.
+/// Small against the time a promise holds.
+const RENEW_PROMISE: Duration = Duration::from_secs(10 * 60);
+
 const FILE_MODE: u32 = 0o600;
 
 pub(crate) struct Store {
     pub(crate) paths: Paths,
-    tag_locks: [Mutex<()>; TAG_LOCKS],
+    pub(crate) blobs: Blobs,
+    pub(crate) quotas: Quotas,
+    /// Held by the one collection.
+    pub(crate) collecting: Mutex<()>,
+    locks: [RepositoryLock; LOCKS],
     hash: RandomState,
     /// Holds the advisory lock as long as it is open.
     _lock: File,
 }
 
+/// Keeps what a manifest refers to in its place while the manifest gets its names.
+#[derive(Default)]
+pub(crate) struct RepositoryLock {
+    /// Shared by those who rely on links, exclusive for who removes them. Taken before `tags`.
+    links: RwLock<()>,
+    /// For the decision "may this tag move?".
+    tags: Mutex<()>,
+    /// How many manifests were pushed: what was concluded from the manifests there are holds as
+    /// long as this does not change.
+    pushes: AtomicU64,
+}
+
+// The locks guard no memory, so a panic under one leaves nothing half done.
+impl RepositoryLock {
+    fn rely(&self) -> RwLockReadGuard<'_, ()> {
+        self.links.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn remove(&self) -> RwLockWriteGuard<'_, ()> {
+        self.links.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn decide(&self) -> MutexGuard<'_, ()> {
+        self.tags.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn pushes(&self) -> u64 {
+        self.pushes.load(Ordering::Acquire)
+    }
+}
+
+/// A link of a repository to content, and when it was last touched.
+pub(crate) struct Link {
+    pub(crate) digest: Digest,
+    pub(crate) touched: Timestamp,
+}
+
 impl Store {
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
         let paths = Paths::new(root);
-        for directory in [
-            paths.content("sha256"),
-            paths.content("sha512"),
-            paths.repositories(),
-            paths.uploads(),
-            paths.incoming(),
-        ] {
+        for directory in [paths.repositories(), paths.uploads(), paths.incoming()] {
             durable::create_directory(&directory)?;
         }
         let lock = File::create(paths.lock())?;
         lock.try_lock().map_err(io::Error::from)?;
-        let tag_locks = std::array::from_fn(|_| Mutex::new(()));
-        Ok(Self { paths, tag_locks, hash: RandomState::new(), _lock: lock })
+        Ok(Self {
+            blobs: Blobs::open_at(paths.clone())?,
+            paths,
+            quotas: Quotas::default(),
+            collecting: Mutex::default(),
+            locks: std::array::from_fn(|_| RepositoryLock::default()),
+            hash: RandomState::new(),
+            _lock: lock,
+        })
     }
 
-    /// A blob of a repository, opened, with its size.
-    pub(crate) fn blob(&self, name: &ImageName, digest: &Digest) -> io::Result<Option<(File, u64)>> {
-        if !self.paths.blob_link(name, digest).exists() {
-            return Ok(None);
+    pub(crate) fn lock(&self, name: &ImageName) -> &RepositoryLock {
+        &self.locks[self.hash.hash_one(name) as usize % LOCKS]
+    }
+
+    /// A blob of a repository, opened.
+    pub(crate) fn blob(&self, name: &ImageName, digest: &Digest) -> io::Result<Option<Blob>> {
+        match self.paths.blob_link(name, digest).exists() {
+            true => self.blobs.open(digest),
+            false => Ok(None),
         }
-        let Some(file) = found(File::open(self.paths.blob(digest)))? else { return Ok(None) };
-        let size = file.metadata()?.len();
-        Ok(Some((file, size)))
     }
 
     pub(crate) fn blob_size(&self, name: &ImageName, digest: &Digest) -> io::Result<Option<u64>> {
         self.content_size(&self.paths.blob_link(name, digest), digest)
     }
 
-    fn content_size(&self, link: &Path, digest: &Digest) -> io::Result<Option<u64>> {
-        if !link.exists() {
-            return Ok(None);
+    /// The size of a blob, for a client that asks before it pushes: as long as a push may take, the
+    /// repository keeps what the client now leaves out.
+    pub(crate) fn promise_blob(&self, name: &ImageName, digest: &Digest) -> io::Result<Option<u64>> {
+        let _stays = self.lock(name).rely();
+        let link = self.paths.blob_link(name, digest);
+        let size = self.content_size(&link, digest)?;
+        if size.is_some() {
+            let file = File::open(&link)?;
+            if file.metadata()?.modified()?.elapsed().is_ok_and(|age| age >= RENEW_PROMISE) {
+                file.set_modified(SystemTime::now())?;
+            }
         }
-        Ok(found(fs::metadata(self.paths.blob(digest)))?.map(|metadata| metadata.len()))
+        Ok(size)
+    }
+
+    fn content_size(&self, link: &Path, digest: &Digest) -> io::Result<Option<u64>> {
+        match link.exists() {
+            true => self.blobs.size(digest),
+            false => Ok(None),
+        }
     }
 
     /// Takes over a file whose content has been checked against `digest` and synced.
-    pub(crate) fn adopt_blob(&self, file: &Path, name: &ImageName, digest: &Digest) -> io::Result<()> {
-        durable::rename(file, &self.paths.blob(digest))?;
-        self.link_blob(name, digest)
+    pub(crate) fn adopt_blob(
+        &self,
+        file: &Path,
+        name: &ImageName,
+        digest: &Digest,
+        rules: &Rules,
+    ) -> Result<(), Error> {
+        let size = fs::metadata(file)?.len();
+        let claim = self.blobs.claim(digest);
+        self.link(name, digest, size, rules, || self.blobs.adopt(&claim, file, digest))
     }
 
-    /// Lets a repository see a blob that is already stored.
-    pub(crate) fn link_blob(&self, name: &ImageName, digest: &Digest) -> io::Result<()> {
-        durable::touch(&self.paths.blob_link(name, digest))
+    /// Lets a repository see content that another one has, and says whether it is there.
+    pub(crate) fn mount_blob(&self, name: &ImageName, digest: &Digest, rules: &Rules) -> Result<bool, Error> {
+        let _claim = self.blobs.claim(digest);
+        match self.blobs.size(digest)? {
+            Some(size) => self.link(name, digest, size, rules, || Ok(())).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Counts the blob, brings its content, links it; in the end it was counted once.
+    fn link(
+        &self,
+        name: &ImageName,
+        digest: &Digest,
+        size: u64,
+        rules: &Rules,
+        bring: impl FnOnce() -> io::Result<()>,
+    ) -> Result<(), Error> {
+        let link = self.paths.blob_link(name, digest);
+        let charged = match link.exists() {
+            true => 0,
+            false => size,
+        };
+        self.quotas.charge(name, charged, rules.quota, || self.measure(name))?;
+        let linked = bring().and_then(|()| durable::touch(&link));
+        match &linked {
+            Ok(true) => {}
+            Ok(false) => self.quotas.refund(name, charged),
+            Err(_) => self.quotas.forget(name),
+        }
+        linked?;
+        Ok(())
+    }
+
+    /// What the repository refers to, in bytes.
+    pub(crate) fn measure(&self, name: &ImageName) -> io::Result<u64> {
+        let mut sum = 0u64;
+        for link in self.blob_links(name)?.into_iter().chain(self.manifest_links(name)?) {
+            sum = sum.saturating_add(self.blobs.size(&link.digest)?.unwrap_or(0));
+        }
+        Ok(sum)
     }
 
     /// Stores a manifest and, when it has one, its tag. Two pushes of one tag are decided one
@@ -97,29 +211,63 @@ impl Store {
     pub(crate) fn put_manifest(
         &self,
         name: &ImageName,
-        tag: Option<(&Version, Mutability)>,
+        tag: Option<&Version>,
         manifest: &Manifest,
         document: &Document,
+        rules: &Rules,
     ) -> Result<(), Error> {
+        let _stays = self.lock(name).rely();
         self.check_references(name, document)?;
-        self.check_tag(name, tag, &manifest.digest)?;
-        let link = self.paths.manifest_link(name, &manifest.digest);
-        let content = self.paths.blob(&manifest.digest);
-        let incoming = self.paths.incoming();
-        if !link.exists() || !content.exists() {
-            durable::write(&incoming, &content, &manifest.bytes, FILE_MODE)?;
+        self.check_tag(name, tag, &manifest.digest, rules)?;
+        if self.paths.manifest_link(name, &manifest.digest).exists() {
+            return self.name_manifest(name, tag, manifest, document, rules);
         }
-        let _deciding = self.lock_tags(name);
-        let decision = self.check_tag(name, tag, &manifest.digest)?;
+        let size = manifest.bytes.len() as u64;
+        self.quotas.charge(name, size, rules.quota, || self.measure(name))?;
+        let named = self.name_manifest(name, tag, manifest, document, rules);
+        if named.is_err() {
+            self.quotas.forget(name);
+        }
+        named
+    }
+
+    fn name_manifest(
+        &self,
+        name: &ImageName,
+        tag: Option<&Version>,
+        manifest: &Manifest,
+        document: &Document,
+        rules: &Rules,
+    ) -> Result<(), Error> {
+        let claim = self.blobs.claim(&manifest.digest);
+        self.blobs.put(&claim, &manifest.digest, &manifest.bytes)?;
+        self.list_referrer(name, manifest, document)?;
+        let lock = self.lock(name);
+        let _deciding = lock.decide();
+        let decision = self.check_tag(name, tag, &manifest.digest, rules)?;
+        lock.pushes.fetch_add(1, Ordering::AcqRel);
         // Under the lock an existing link is durable, and the media type it was first pushed with stays.
+        let link = self.paths.manifest_link(name, &manifest.digest);
         if !link.exists() {
-            durable::write(&incoming, &link, manifest.media_type.as_bytes(), FILE_MODE)?;
+            durable::write(&self.paths.incoming(), &link, manifest.media_type.as_bytes(), FILE_MODE)?;
         }
-        if let (Some((tag, _)), TagIs::Other) = (tag, decision) {
+        if let (Some(tag), TagIs::Other) = (tag, decision) {
             let digest = manifest.digest.to_string();
-            durable::write(&incoming, &self.paths.tag(name, tag), digest.as_bytes(), FILE_MODE)?;
+            durable::write(&self.paths.incoming(), &self.paths.tag(name, tag), digest.as_bytes(), FILE_MODE)?;
         }
         Ok(())
+    }
+
+    /// Written before the manifest's own link: an entry without one is not shown, and a manifest
+    /// whose client was told "201" is never missing from the list.
+    fn list_referrer(&self, name: &ImageName, manifest: &Manifest, document: &Document) -> io::Result<()> {
+        let Some(subject) = document.subject() else { return Ok(()) };
+        let path = self.paths.referrer(name, &subject, &manifest.digest);
+        if path.exists() {
+            return Ok(());
+        }
+        let entry = serde_json::to_vec(&document.as_referrer(manifest))?;
+        durable::write(&self.paths.incoming(), &path, &entry, FILE_MODE)
     }
 
     fn check_references(&self, name: &ImageName, document: &Document) -> Result<(), Error> {
@@ -147,23 +295,66 @@ impl Store {
     fn check_tag(
         &self,
         name: &ImageName,
-        tag: Option<(&Version, Mutability)>,
+        tag: Option<&Version>,
         digest: &Digest,
+        rules: &Rules,
     ) -> Result<TagIs, Error> {
-        let Some((tag, mutability)) = tag else { return Ok(TagIs::Other) };
-        match (self.tag(name, tag)?, mutability) {
-            (Some(published), _) if published == *digest => Ok(TagIs::Same),
-            (Some(digest), Mutability::Immutable) => {
+        let Some(tag) = tag else { return Ok(TagIs::Other) };
+        match self.tag(name, tag)? {
+            Some(published) if published == *digest => Ok(TagIs::Same),
+            Some(digest) if !rules.mutable_tags.contains(tag) => {
                 Err(Error::TagImmutable { name: name.clone(), tag: tag.clone(), digest })
             }
-            (Some(_), Mutability::Mutable) | (None, _) => Ok(TagIs::Other),
+            Some(_) | None => Ok(TagIs::Other),
         }
     }
 
-    fn lock_tags(&self, name: &ImageName) -> MutexGuard<'_, ()> {
-        let index = self.hash.hash_one(name) as usize % TAG_LOCKS;
-        // The lock guards no memory, so a panic under it leaves nothing half done.
-        self.tag_locks[index].lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes a tag away; what it named stays. Says what that was.
+    pub(crate) fn delete_tag(&self, name: &ImageName, tag: &Version) -> io::Result<Option<Digest>> {
+        let _deciding = self.lock(name).decide();
+        let Some(digest) = self.tag(name, tag)? else { return Ok(None) };
+        Ok(durable::remove(&self.paths.tag(name, tag))?.then_some(digest))
+    }
+
+    /// Takes a manifest away, and the tags that point at it.
+    pub(crate) fn delete_manifest(&self, name: &ImageName, digest: &Digest) -> io::Result<bool> {
+        let lock = self.lock(name);
+        let _nobody_relies_on_it = lock.remove();
+        let _deciding = lock.decide();
+        for tag in self.tags(name)? {
+            if self.tag(name, &tag)? == Some(*digest) {
+                durable::remove(&self.paths.tag(name, &tag))?;
+            }
+        }
+        self.unlink_manifest(name, digest)
+    }
+
+    /// For who holds the lock to remove links.
+    pub(crate) fn unlink_manifest(&self, name: &ImageName, digest: &Digest) -> io::Result<bool> {
+        let manifest = self.manifest(name, &Reference::Digest(*digest))?;
+        self.quotas.forget(name);
+        let removed = durable::remove(&self.paths.manifest_link(name, digest))?;
+        // The entry goes last: without its manifest it is not shown.
+        let subject = manifest.map(|manifest| Document::stored(&manifest)).transpose()?;
+        if let Some(subject) = subject.and_then(|document| document.subject()) {
+            durable::remove(&self.paths.referrer(name, &subject, digest))?;
+            // Fails as long as others refer to the subject.
+            let _ = fs::remove_dir(self.paths.referrers(name, &subject));
+        }
+        Ok(removed)
+    }
+
+    /// Takes a blob away from a repository, unless one of its manifests needs it.
+    pub(crate) fn delete_blob(&self, name: &ImageName, digest: &Digest) -> Result<bool, Error> {
+        let _nobody_relies_on_it = self.lock(name).remove();
+        for link in self.manifest_links(name)? {
+            let Some(document) = self.document(name, &link.digest)? else { continue };
+            if document.refers_to(digest) {
+                return Err(Error::BlobInUse { digest: (*digest).into(), by: link.digest.into() });
+            }
+        }
+        self.quotas.forget(name);
+        Ok(durable::remove(&self.paths.blob_link(name, digest))?)
     }
 
     pub(crate) fn manifest(&self, name: &ImageName, reference: &Reference) -> io::Result<Option<Manifest>> {
@@ -175,8 +366,14 @@ impl Store {
             },
         };
         let Some(media_type) = line(&self.paths.manifest_link(name, &digest))? else { return Ok(None) };
-        let bytes = found(fs::read(self.paths.blob(&digest)))?.map(Bytes::from);
-        Ok(bytes.map(|bytes| Manifest { digest, media_type, bytes }))
+        let Some(blob) = self.blobs.open(&digest)? else { return Ok(None) };
+        Ok(Some(Manifest { digest, media_type, bytes: Bytes::from(blob.read_all()?) }))
+    }
+
+    /// What a manifest of the repository refers to.
+    pub(crate) fn document(&self, name: &ImageName, digest: &Digest) -> io::Result<Option<Document>> {
+        let manifest = self.manifest(name, &Reference::Digest(*digest))?;
+        manifest.map(|manifest| Document::stored(&manifest)).transpose()
     }
 
     pub(crate) fn tag(&self, name: &ImageName, tag: &Version) -> io::Result<Option<Digest>> {
@@ -187,9 +384,47 @@ impl Store {
         text.trim().parse().map(Some).map_err(broken)
     }
 
-    /// A repository exists once it has had a manifest.
-    pub(crate) fn exists(&self, name: &ImageName) -> bool {
-        self.paths.manifests(name).exists()
+    /// When a tag was last pointed at something.
+    pub(crate) fn tagged(&self, name: &ImageName, tag: &Version) -> io::Result<Option<Timestamp>> {
+        let modified = fs::metadata(self.paths.tag(name, tag)).and_then(|metadata| metadata.modified());
+        Ok(found(modified)?.map(Timestamp::from))
+    }
+
+    /// A repository exists as long as it has a manifest.
+    pub(crate) fn exists(&self, name: &ImageName) -> io::Result<bool> {
+        let manifests = self.paths.manifests(name);
+        Ok(!entries(&manifests.join("sha256"))?.is_empty() || !entries(&manifests.join("sha512"))?.is_empty())
+    }
+
+    pub(crate) fn manifest_links(&self, name: &ImageName) -> io::Result<Vec<Link>> {
+        links(&self.paths.manifests(name))
+    }
+
+    pub(crate) fn blob_links(&self, name: &ImageName) -> io::Result<Vec<Link>> {
+        links(&self.paths.blob_links(name))
+    }
+
+    /// The manifests that refer to a subject, in the order of their digests.
+    pub(crate) fn referrers(&self, name: &ImageName, subject: &Digest) -> io::Result<Vec<Digest>> {
+        let entries = entries(&self.paths.referrers(name, subject))?;
+        let digest = |entry: &String| entry.replacen('-', ":", 1).parse::<Digest>().ok();
+        let mut referrers: Vec<Digest> = entries.iter().filter_map(digest).collect();
+        referrers.retain(|digest| self.paths.manifest_link(name, digest).exists());
+        referrers.sort_by_key(ToString::to_string);
+        Ok(referrers)
+    }
+
+    /// How a manifest refers to its subject, and how many bytes it takes to say it.
+    pub(crate) fn referrer(
+        &self,
+        name: &ImageName,
+        subject: &Digest,
+        digest: &Digest,
+    ) -> io::Result<Option<(Referrer, usize)>> {
+        let Some(entry) = found(fs::read(self.paths.referrer(name, subject, digest)))? else {
+            return Ok(None);
+        };
+        Ok(Some((serde_json::from_slice(&entry)?, entry.len())))
     }
 
     /// In the specification's order: by letters whatever their case.
@@ -200,30 +435,40 @@ impl Store {
         Ok(tags)
     }
 
+    /// The repositories that exist, by name.
     pub(crate) fn repositories(&self) -> io::Result<Vec<ImageName>> {
+        let mut names = self.names()?;
+        let mut failed = Ok(());
+        names.retain(|name| {
+            self.exists(name).unwrap_or_else(|error| {
+                failed = Err(error);
+                false
+            })
+        });
+        failed.map(|()| names)
+    }
+
+    /// Every repository that anything was ever pushed to, by name.
+    pub(crate) fn names(&self) -> io::Result<Vec<ImageName>> {
         let mut names = Vec::new();
-        self.collect_repositories(String::new(), 0, &mut names)?;
+        self.collect_names(String::new(), 0, &mut names)?;
         names.sort();
         Ok(names)
     }
 
-    fn collect_repositories(
-        &self,
-        above: String,
-        depth: usize,
-        names: &mut Vec<ImageName>,
-    ) -> io::Result<()> {
+    fn collect_names(&self, above: String, depth: usize, names: &mut Vec<ImageName>) -> io::Result<()> {
         if depth == DEEPEST {
             return Ok(());
         }
         let directory: PathBuf = self.paths.repositories().join(&above);
-        for part in entries(&directory)?.into_iter().filter(|part| !part.starts_with('_')) {
+        let (own, nested): (Vec<_>, Vec<_>) =
+            entries(&directory)?.into_iter().partition(|part| part.starts_with('_'));
+        if !own.is_empty() {
+            names.extend(above.parse::<ImageName>().ok());
+        }
+        for part in nested {
             let path = if above.is_empty() { part } else { format!("{above}/{part}") };
-            let Ok(name) = path.parse::<ImageName>() else { continue };
-            if self.exists(&name) {
-                names.push(name);
-            }
-            self.collect_repositories(path, depth + 1, names)?;
+            self.collect_names(path, depth + 1, names)?;
         }
         Ok(())
     }
@@ -236,21 +481,10 @@ impl Store {
         limits: &Limits,
     ) -> io::Result<Option<Vec<u8>>> {
         match self.blob(name, digest)? {
-            Some((mut file, size)) if size <= limits.manifest_bytes as u64 => {
-                let mut bytes = Vec::with_capacity(size as usize);
-                file.read_to_end(&mut bytes)?;
-                Ok(Some(bytes))
-            }
+            Some(blob) if blob.size <= limits.manifest_bytes as u64 => blob.read_all().map(Some),
             _ => Ok(None),
         }
     }
-}
-
-/// May a tag be pointed at other content?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mutability {
-    Mutable,
-    Immutable,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -264,6 +498,20 @@ pub(crate) fn tag_order(tag: &Version) -> (String, String) {
     (tag.as_str().to_ascii_lowercase(), tag.as_str().to_owned())
 }
 
+fn links(directory: &Path) -> io::Result<Vec<Link>> {
+    let mut links = Vec::new();
+    for algorithm in ["sha256", "sha512"] {
+        let directory = directory.join(algorithm);
+        for hex in entries(&directory)? {
+            let Ok(digest) = format!("{algorithm}:{hex}").parse() else { continue };
+            let modified = fs::metadata(directory.join(&hex)).and_then(|metadata| metadata.modified());
+            let Some(modified) = found(modified)? else { continue };
+            links.push(Link { digest, touched: modified.into() });
+        }
+    }
+    Ok(links)
+}
+
 fn line(path: &Path) -> io::Result<Option<String>> {
     let Some(file) = found(File::open(path))? else { return Ok(None) };
     let mut text = String::new();
@@ -271,7 +519,7 @@ fn line(path: &Path) -> io::Result<Option<String>> {
     Ok(Some(text))
 }
 
-fn entries(directory: &Path) -> io::Result<Vec<String>> {
+pub(crate) fn entries(directory: &Path) -> io::Result<Vec<String>> {
     let Some(entries) = found(fs::read_dir(directory))? else { return Ok(Vec::new()) };
     entries.filter_map(|entry| entry.map(|e| e.file_name().into_string().ok()).transpose()).collect()
 }

@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 use crate::{
     blocking,
-    config::Limits,
+    config::{Limits, Rules},
     durable,
     error::Error,
     store::{Store, found},
@@ -223,6 +223,10 @@ impl Writer {
         self.upload.offset()
     }
 
+    pub(crate) fn name(&self) -> &ImageName {
+        &self.upload.name
+    }
+
     pub(crate) fn location(&self) -> String {
         self.upload.location()
     }
@@ -277,7 +281,13 @@ impl Writer {
     }
 
     /// Ends the upload: its content becomes a blob of its repository, durably, or nothing does.
-    pub(crate) fn commit(mut self, store: &Store, uploads: &Uploads, expected: &Digest) -> Result<(), Error> {
+    pub(crate) fn commit(
+        mut self,
+        store: &Store,
+        uploads: &Uploads,
+        expected: &Digest,
+        rules: &Rules,
+    ) -> Result<(), Error> {
         let Some(progress) = self.progress.take() else { return Err(Error::UploadUnknown) };
         let actual = progress.hasher.finish();
         if actual != *expected {
@@ -285,7 +295,8 @@ impl Writer {
             return Err(Error::DigestMismatch { expected: (*expected).into(), actual: actual.into() });
         }
         self.file.sync_all()?;
-        store.adopt_blob(&store.paths.upload_data(self.upload.id), &self.upload.name, expected)?;
+        let data = store.paths.upload_data(self.upload.id);
+        store.adopt_blob(&data, &self.upload.name, expected, rules)?;
         uploads.remove(store, self.upload.id)?;
         Ok(())
     }
@@ -353,13 +364,13 @@ impl Algorithm {
 
 // One upload has one hasher; boxing the larger would only add an indirection to each update.
 #[allow(clippy::large_enum_variant)]
-enum Hasher {
+pub(crate) enum Hasher {
     Sha256(Sha256),
     Sha512(Sha512),
 }
 
 impl Hasher {
-    fn new(algorithm: Algorithm) -> Self {
+    pub(crate) fn new(algorithm: Algorithm) -> Self {
         match algorithm {
             Algorithm::Sha256 => Hasher::Sha256(Sha256::new()),
             Algorithm::Sha512 => Hasher::Sha512(Sha512::new()),
@@ -373,14 +384,14 @@ impl Hasher {
         }
     }
 
-    fn update(&mut self, bytes: &[u8]) {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
         match self {
             Hasher::Sha256(hasher) => hasher.update(bytes),
             Hasher::Sha512(hasher) => hasher.update(bytes),
         }
     }
 
-    fn finish(self) -> Digest {
+    pub(crate) fn finish(self) -> Digest {
         match self {
             Hasher::Sha256(hasher) => Digest::Sha256(hasher.finalize().into()),
             Hasher::Sha512(hasher) => Digest::Sha512(hasher.finalize().into()),

@@ -27,9 +27,15 @@ const READ_BYTES: u64 = 256 << 10;
 
 impl Call<'_> {
     pub(super) async fn get_blob(&self, name: ImageName, digest: Digest) -> Result<Response, Error> {
-        let wanted = name.clone();
-        let blob = self.registry.read(move |store| store.blob(&wanted, &digest)).await?;
-        let (file, size) = blob.ok_or_else(|| Error::BlobUnknown { name: name.clone(), digest })?;
+        let (wanted, is_promise) = (name.clone(), self.parts.method == Method::HEAD);
+        let blob = self.registry.read(move |store| {
+            if is_promise && store.promise_blob(&wanted, &digest)?.is_none() {
+                return Ok(None);
+            }
+            store.blob(&wanted, &digest)
+        });
+        let blob = blob.await?.ok_or_else(|| Error::BlobUnknown { name: name.clone(), digest })?;
+        let size = blob.size;
         if self.has(&digest) {
             let mut response = StatusCode::NOT_MODIFIED.into_response();
             identify(&mut response, &digest);
@@ -42,7 +48,7 @@ impl Call<'_> {
             Method::HEAD => Body::empty(),
             _ => {
                 self.tell(Act::Pulled, name, Content::Blob(digest));
-                Body::from_stream(read(file, bytes))
+                Body::from_stream(read(blob.into_file(), bytes))
             }
         };
         let mut response = Response::new(body);
@@ -56,6 +62,15 @@ impl Call<'_> {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         }
         Ok(response)
+    }
+
+    pub(super) async fn delete_blob(&self, name: ImageName, digest: Digest) -> Result<Response, Error> {
+        let (registry, target) = (self.registry.clone(), name.clone());
+        if !blocking(move || registry.store.delete_blob(&target, &digest)).await? {
+            return Err(Error::BlobUnknown { name, digest });
+        }
+        self.tell(Act::Deleted, name, Content::Blob(digest));
+        Ok(StatusCode::ACCEPTED.into_response())
     }
 
     fn range(&self, digest: &Digest, size: u64) -> Result<Option<Range<u64>>, Error> {

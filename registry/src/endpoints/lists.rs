@@ -17,7 +17,7 @@ use crate::{
 };
 
 #[derive(Deserialize)]
-struct Page {
+pub(super) struct Page {
     n: Option<String>,
     last: Option<String>,
 }
@@ -26,9 +26,11 @@ impl Call<'_> {
     pub(super) async fn tags(&self, name: ImageName) -> Result<Response, Error> {
         let page: Page = self.query()?;
         let wanted = name.clone();
-        let tags =
-            self.registry.read(move |store| Ok(store.exists(&wanted).then(|| store.tags(&wanted)))).await?;
-        let tags = tags.ok_or_else(|| Error::NameUnknown(name.clone()))??;
+        let tags = self
+            .registry
+            .read(move |store| store.exists(&wanted)?.then(|| store.tags(&wanted)).transpose())
+            .await?;
+        let tags = tags.ok_or_else(|| Error::NameUnknown(name.clone()))?;
         // A `last` that is no tag lies between none, and begins the list as an empty one does.
         let last = page.last.as_deref().and_then(|last| last.parse().ok()).map(|last| tag_order(&last));
         let after = tags.iter().filter(|tag| last.as_ref().is_none_or(|last| tag_order(tag) > *last));
@@ -49,7 +51,11 @@ impl Call<'_> {
     }
 
     /// The first `n` entries, and whether there are more of them to ask for.
-    fn cut(&self, page: &Page, entries: impl Iterator<Item = String>) -> Result<(Vec<String>, bool), Error> {
+    pub(super) fn cut(
+        &self,
+        page: &Page,
+        entries: impl Iterator<Item = String>,
+    ) -> Result<(Vec<String>, bool), Error> {
         let most = self.registry.config.limits.page_entries;
         let n = match page.n.as_deref() {
             None => most,

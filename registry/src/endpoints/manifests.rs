@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use http::{Method, StatusCode, header};
+use http::{HeaderName, Method, StatusCode, header};
 use http_body_util::LengthLimitError;
 use mergeyard_types::{ImageName, Version};
 
@@ -18,8 +18,12 @@ use crate::{
     event::{Act, Content},
     manifest::{Document, Manifest},
     route::Reference,
+    store::Store,
     upload::Algorithm,
 };
+
+/// Tells the client that the registry lists what it pushed as a referrer.
+const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 
 impl Call<'_> {
     /// `Accept` decides nothing: a repository has one manifest under a reference, and a client
@@ -75,8 +79,12 @@ impl Call<'_> {
         }
         let tag = reference_tag(&reference);
         let manifest = Manifest { digest, media_type: media_type.to_owned(), bytes };
+        let subject = document.subject();
         self.store(name.clone(), tag.clone(), manifest, document).await?;
         let mut response = StatusCode::CREATED.into_response();
+        if let Some(subject) = subject {
+            insert(response.headers_mut(), SUBJECT, subject.to_string());
+        }
         insert(response.headers_mut(), header::LOCATION, format!("/v2/{name}/manifests/{digest}"));
         insert(response.headers_mut(), CONTENT_DIGEST, digest.to_string());
         self.tell(Act::Pushed, name, Content::Manifest { tag, digest });
@@ -100,10 +108,28 @@ impl Call<'_> {
     ) -> Result<(), Error> {
         let registry = self.registry.clone();
         let store = move || {
-            let tag = tag.as_ref().map(|tag| (tag, registry.mutability(&name, tag)));
-            registry.store.put_manifest(&name, tag, &manifest, &document)
+            let rules = registry.config.rules(&name);
+            registry.store.put_manifest(&name, tag.as_ref(), &manifest, &document, rules)
         };
         blocking(store).await
+    }
+
+    /// A tag alone, or a manifest with the tags that point at it.
+    pub(super) async fn delete_manifest(
+        &self,
+        name: ImageName,
+        reference: Reference,
+    ) -> Result<Response, Error> {
+        let (target, wanted) = (name.clone(), reference.clone());
+        let deleted = move |store: &Store| match &wanted {
+            Reference::Tag(tag) => store.delete_tag(&target, tag),
+            Reference::Digest(digest) => Ok(store.delete_manifest(&target, digest)?.then_some(*digest)),
+        };
+        let deleted = self.registry.read(deleted).await?;
+        let tag = reference_tag(&reference);
+        let digest = deleted.ok_or_else(|| Error::ManifestUnknown { name: name.clone(), reference })?;
+        self.tell(Act::Deleted, name, Content::Manifest { tag, digest });
+        Ok(StatusCode::ACCEPTED.into_response())
     }
 }
 

@@ -6,6 +6,7 @@
 mod blobs;
 mod lists;
 mod manifests;
+mod referrers;
 mod uploads;
 
 use axum::{
@@ -64,6 +65,9 @@ async fn dispatch(registry: &Registry, parts: Parts, body: Body) -> Result<Respo
         }
         (&Method::PUT, Route::Manifest { name, reference }) => call.put_manifest(name, reference, body).await,
         (&Method::GET | &Method::HEAD, Route::Blob { name, digest }) => call.get_blob(name, digest).await,
+        (&Method::DELETE, Route::Manifest { name, reference }) => call.delete_manifest(name, reference).await,
+        (&Method::DELETE, Route::Blob { name, digest }) => call.delete_blob(name, digest).await,
+        (&Method::GET, Route::Referrers { name, subject }) => call.referrers(name, subject).await,
         (&Method::POST, Route::Uploads { name }) => call.start_upload(name, body).await,
         (&Method::GET, Route::Upload { name, id }) => call.upload_status(name, id),
         (&Method::PATCH, Route::Upload { name, id }) => call.append_chunk(name, id, body).await,

@@ -69,20 +69,20 @@ impl Call<'_> {
     ) -> Result<Option<Response>, Error> {
         let from = from.and_then(|from| from.parse::<ImageName>().ok());
         let source = from.filter(|from| self.identity.may(Right::Pull, from));
-        let target = name.clone();
-        let linked = move |store: &crate::store::Store| {
-            if store.blob_size(&target, &digest)?.is_some() {
+        let (registry, target) = (self.registry.clone(), name.clone());
+        let mounted = blocking(move || {
+            let store = &registry.store;
+            if store.promise_blob(&target, &digest)?.is_some() {
                 return Ok(true);
             }
             match source {
-                Some(source) if store.blob_size(&source, &digest)?.is_some() => {
-                    store.link_blob(&target, &digest).map(|()| true)
+                Some(source) if store.promise_blob(&source, &digest)?.is_some() => {
+                    store.mount_blob(&target, &digest, registry.config.rules(&target))
                 }
                 _ => Ok(false),
             }
-        };
-        let linked = self.registry.read(linked).await?;
-        Ok(linked.then(|| created(name, &digest)))
+        });
+        Ok(mounted.await?.then(|| created(name, &digest)))
     }
 
     async fn open(&self, name: ImageName, algorithm: Algorithm) -> Result<Arc<Upload>, Error> {
@@ -154,7 +154,7 @@ impl Call<'_> {
             let location = writer.location();
             return Err(Error::OutOfOrder { start: *range.start(), offset, location });
         }
-        let writer = writer.receive(body, self.registry.config.limits.blob_bytes).await?;
+        let writer = self.receive_within(writer, body).await?;
         let end = announced.map(|range| range.end().saturating_add(1));
         if end.is_some_and(|end| end != writer.offset()) {
             blocking(move || Ok(writer.truncate(offset)?)).await?;
@@ -163,9 +163,33 @@ impl Call<'_> {
         Ok(writer)
     }
 
+    /// Ends an upload early that would not be taken in the end.
+    async fn receive_within(&self, writer: Writer, body: Body) -> Result<Writer, Error> {
+        let (name, most) = (writer.name().clone(), self.registry.config.limits.blob_bytes);
+        let Some(quota) = self.registry.config.rules(&name).quota else {
+            return writer.receive(body, most).await;
+        };
+        let (registry, repository) = (self.registry.clone(), name.clone());
+        let left = blocking(move || {
+            registry.store.quotas.left(&repository, quota, || registry.store.measure(&repository))
+        });
+        let left = left.await?;
+        match writer.receive(body, left.min(most)).await {
+            Err(Error::BlobSize(limit)) if limit < most => {
+                Err(Error::Quota { name, quota, used: quota - left })
+            }
+            received => received,
+        }
+    }
+
     async fn commit(&self, writer: Writer, name: ImageName, digest: Digest) -> Result<(), Error> {
         let registry = self.registry.clone();
-        blocking(move || writer.commit(&registry.store, &registry.uploads, &digest)).await?;
+        let target = name.clone();
+        let commit = move || {
+            let rules = registry.config.rules(&target);
+            writer.commit(&registry.store, &registry.uploads, &digest, rules)
+        };
+        blocking(commit).await?;
         self.tell(Act::Pushed, name, Content::Blob(digest));
         Ok(())
     }

@@ -1,0 +1,87 @@
+//! Which manifests refer to another: its signatures, attestations, bills of materials.
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderName, HeaderValue, header};
+use mergeyard_types::{Digest, ImageName};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::Call;
+use crate::{
+    error::{Error, insert},
+    manifest::Referrer,
+};
+
+const INDEX: HeaderValue = HeaderValue::from_static("application/vnd.oci.image.index.v1+json");
+const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
+
+#[derive(Deserialize)]
+struct Asked {
+    #[serde(rename = "artifactType")]
+    artifact_type: Option<String>,
+    /// Where the page before this one ended; only ever set by our own `Link`.
+    last: Option<String>,
+}
+
+/// Some referrers, and after which of them there are more.
+struct Found {
+    referrers: Vec<Referrer>,
+    more_after: Option<Digest>,
+}
+
+impl Call<'_> {
+    /// A subject nobody refers to, and one that is not here yet, have none: both are an empty list.
+    pub(super) async fn referrers(&self, name: ImageName, subject: Digest) -> Result<Response, Error> {
+        let asked: Asked = self.query()?;
+        let Found { referrers, more_after } = self.find(&name, subject, &asked).await?;
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX.to_str().ok(), "manifests": referrers});
+        let mut response = Body::from(index.to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, INDEX);
+        let mut filter = String::new();
+        if let Some(artifact_type) = &asked.artifact_type {
+            headers.insert(FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
+            let encoded: String = url::form_urlencoded::byte_serialize(artifact_type.as_bytes()).collect();
+            filter = format!("&artifactType={encoded}");
+        }
+        if let Some(last) = more_after {
+            let next = format!("</v2/{name}/referrers/{subject}?last={last}{filter}>; rel=\"next\"");
+            insert(headers, header::LINK, next);
+        }
+        Ok(response)
+    }
+
+    /// As many as a page may have entries, and as fit into what a client accepts as a manifest.
+    async fn find(&self, name: &ImageName, subject: Digest, asked: &Asked) -> Result<Found, Error> {
+        let limits = self.registry.config.limits.clone();
+        let (name, last, wanted) = (name.clone(), asked.last.clone(), asked.artifact_type.clone());
+        let find = move |store: &crate::store::Store| {
+            let mut room = limits.manifest_bytes;
+            let mut found = Found { referrers: Vec::new(), more_after: None };
+            let mut before = None;
+            for digest in store.referrers(&name, &subject)? {
+                if last.as_deref().is_some_and(|last| digest.to_string().as_str() <= last) {
+                    continue;
+                }
+                let Some((referrer, size)) = store.referrer(&name, &subject, &digest)? else { continue };
+                if wanted.is_some() && referrer.artifact_type != wanted {
+                    continue;
+                }
+                if !found.referrers.is_empty()
+                    && (size > room || found.referrers.len() >= limits.page_entries)
+                {
+                    found.more_after = before;
+                    break;
+                }
+                room = room.saturating_sub(size);
+                found.referrers.push(referrer);
+                before = Some(digest);
+            }
+            Ok(found)
+        };
+        self.registry.read(find).await
+    }
+}
