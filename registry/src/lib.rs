@@ -4,7 +4,7 @@
 //! what it meant, and a repository shows nothing it was not given. It knows nothing of GitHub,
 //! databases or pipelines: the server hands it a directory, accounts and a listener.
 
-mod account;
+mod access;
 pub mod authority;
 mod config;
 mod durable;
@@ -23,15 +23,17 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
 };
 
-use http::{HeaderMap, Method};
 use mergeyard_types::{Digest, ImageName, Timestamp, Version};
 use serde::Deserialize;
 use tokio::sync::broadcast;
 
-pub use account::{Account, Denied, Grant, Identity, Right, SecretHash};
+pub use access::{
+    Account, Denied, Grant, GrantError, Identity, NewRobot, Right, Robot, RobotError, RobotName,
+    RobotNameError, Robots, ScopeError, SecretHash,
+};
 pub use authority::Authority;
 pub use config::{Config, Limits, Mirror, Repository, Retention, Rules, Tags};
 pub use endpoints::router;
@@ -42,7 +44,7 @@ pub use manifest::Manifest;
 pub use route::{Reference, Route, RouteError};
 pub use serve::serve;
 
-use account::Accounts;
+use access::Access;
 use manifest::Document;
 use store::{Mutability, Store, found};
 use upload::Uploads;
@@ -53,7 +55,7 @@ pub struct Registry {
     store: Arc<Store>,
     uploads: Arc<Uploads>,
     config: Arc<Config>,
-    accounts: Arc<RwLock<Arc<Accounts>>>,
+    access: Arc<Access>,
     events: broadcast::Sender<Event>,
 }
 
@@ -82,11 +84,13 @@ impl Registry {
         };
         let store = Store::open(root).map_err(failed)?;
         let uploads = Uploads::load(&store).map_err(failed)?;
+        let config = Arc::new(config);
+        let access = Access::open(&store.paths, &config).map_err(failed)?;
         let registry = Self {
             store: Arc::new(store),
             uploads: Arc::new(uploads),
-            config: Arc::new(config),
-            accounts: Arc::default(),
+            config,
+            access: Arc::new(access),
             events: broadcast::Sender::new(event::BACKLOG),
         };
         // Nobody else has the directory, so every temporary file in it is an orphan of a crash.
@@ -95,9 +99,9 @@ impl Registry {
         Ok(registry)
     }
 
-    /// Replaces all accounts; requests that are let in already go on.
+    /// Replaces all accounts that are not robots'; requests that are let in already go on.
     pub fn set_accounts(&self, accounts: Vec<Account>) {
-        *self.accounts.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Accounts::new(accounts));
+        self.access.set_accounts(accounts);
     }
 
     /// Pushes, pulls and deletions from now on.
@@ -133,11 +137,6 @@ impl Registry {
     ) -> Result<Option<(Digest, BTreeMap<String, String>)>, Error> {
         let (name, tag, config) = (name.clone(), tag.clone(), self.config.clone());
         self.read(move |store| labels(store, &name, tag, &config.limits)).await
-    }
-
-    fn authorize(&self, headers: &HeaderMap, method: &Method, route: &Route) -> Result<Identity, Denied> {
-        let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner).clone();
-        accounts.authorize(headers, method, route, Timestamp::now())
     }
 
     fn mutability(&self, name: &ImageName, tag: &Version) -> Mutability {

@@ -10,6 +10,10 @@
 //! | `uploads/<uuid>/repository`                     | the name of the repository that is uploaded to       | when the upload starts |
 //! | `uploads/<uuid>/data`                           | the bytes received; its length is the upload's offset| appended to |
 //! | `incoming/<uuid>`                               | a small file before its rename                       | then renamed away |
+//! | `access/token-key`                              | the key tokens are signed with                       | once, rename of a synced file |
+//! | `access/robots.json`                            | the robots: rights, and hashes of their secrets      | rename of a synced file |
+//! | `access/lock`                                   | nothing; locked by a command that changes robots     | once |
+//! | `access/incoming/<uuid>`                        | the next `robots.json` before its rename             | then renamed away |
 //!
 //! A reader looks at `repositories` first and at `content` second, a writer fills them in the
 //! opposite order, and everything in either arrives by one `rename` or one `create`: whatever
@@ -93,5 +97,21 @@ impl Paths {
 
     pub(crate) fn incoming(&self) -> PathBuf {
         self.root.join("incoming")
+    }
+
+    pub(crate) fn token_key(&self) -> PathBuf {
+        self.root.join("access/token-key")
+    }
+
+    pub(crate) fn robots(&self) -> PathBuf {
+        self.root.join("access/robots.json")
+    }
+
+    pub(crate) fn access_lock(&self) -> PathBuf {
+        self.root.join("access/lock")
+    }
+
+    pub(crate) fn access_incoming(&self) -> PathBuf {
+        self.root.join("access/incoming")
     }
 }

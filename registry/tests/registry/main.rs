@@ -4,9 +4,12 @@
 mod clients;
 mod crashes;
 mod images;
+mod logins;
 mod pull;
 mod push;
 mod rights;
+mod robots;
 mod tags;
 mod tls;
+mod tokens;
 mod yard;

@@ -1,0 +1,1 @@
+//! Stock clients log in as robots, by tokens.
