@@ -81,7 +81,7 @@ pub enum RobotError {
     Description,
     #[error("{} cannot be understood, and nothing was changed: repair it, or remove it and create the robots anew", path.display())]
     Broken { path: PathBuf, source: FileError },
-    #[error("cannot use {}: run the command as the user the server runs as", path.display())]
+    #[error("cannot use {}; check that this is the user the server runs as, and that the disk is not full", path.display())]
     Storage { path: PathBuf, source: io::Error },
 }
 

@@ -93,6 +93,19 @@ fn a_right_is_on_a_pattern_and_ends_at_its_hour() {
 }
 
 #[test]
+fn the_longest_token_that_is_given_is_taken_too() {
+    let (_directory, access) = access(Config::default());
+    access.set_accounts(vec![account("robot", &[("**", Right::ALL.to_vec())], None)]);
+    let names: Vec<_> = (10..42).map(|n| format!("{}{n}", "a".repeat(253))).collect();
+    let asked: Vec<_> = names.iter().map(|name| format!("repository:{name}:*")).collect();
+    let asked = Scopes::parse(asked.iter().map(String::as_str)).unwrap();
+    let token = token(&access, "robot", &asked).unwrap();
+    for name in names {
+        assert!(ask(&access, &Method::GET, &format!("/v2/{name}/tags/list"), Some(token.clone())).is_ok());
+    }
+}
+
+#[test]
 fn a_token_is_not_asked_when_the_operator_changes_his_mind() {
     let (directory, opened) = access(open_to_everybody());
     let token = token(&opened, ANONYMOUS, &Scopes::parse(["repository:open/clock:pull"]).unwrap()).unwrap();

@@ -70,8 +70,10 @@ impl<C: Clock + Clone> Throttle<C> {
     }
 }
 
+type Place<C> = RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<<C as Clock>::Instant>>;
+
 struct ByAddress<C: Clock> {
-    places: Box<[RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<C::Instant>>]>,
+    places: Box<[Place<C>]>,
     /// Random, so that nobody can choose an address that shares a place with another.
     hasher: RandomState,
 }

@@ -1,6 +1,7 @@
 //! `mergeyard registry …`: the private TLS registry, alone and under care.
 
 mod certificate;
+mod robot;
 mod serve;
 
 use std::path::PathBuf;
@@ -18,6 +19,9 @@ pub(super) enum Command {
     /// What is there already stays; a certificate that is about to expire, or lacks a name,
     /// is made anew from the same authority.
     Certificate(certificate::Certificate),
+    /// Accounts for programs: what each may pull, push or delete
+    #[command(subcommand)]
+    Robot(robot::Command),
 }
 
 impl Command {
@@ -31,5 +35,6 @@ pub(super) async fn registry(command: Command, file: Option<PathBuf>) -> Result<
     match command {
         Command::Serve => serve::serve(file).await,
         Command::Certificate(asked) => certificate::certificate(asked),
+        Command::Robot(command) => robot::robot(command, file),
     }
 }
