@@ -77,7 +77,7 @@ async fn skopeo(work: &Path, options: &[&str], from: &str, to: &str) -> Output {
 }
 
 /// A folder as skopeo wants it: the authority under a name that ends with `.crt`.
-fn certificates(work: &Path, folder: &str, ca: &Path) -> String {
+pub(crate) fn certificates(work: &Path, folder: &str, ca: &Path) -> String {
     let folder = work.join(folder);
     fs::create_dir(&folder).unwrap();
     fs::copy(ca, folder.join("ca.crt")).unwrap();
@@ -85,7 +85,7 @@ fn certificates(work: &Path, folder: &str, ca: &Path) -> String {
 }
 
 /// An OCI image layout with one image of one gzipped layer.
-fn write_layout(layout: &Path) -> Digest {
+pub(crate) fn write_layout(layout: &Path) -> Digest {
     let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
     let (content, mut header) = (vec![5u8; 3 << 20], tar::Header::new_gnu());
     header.set_size(content.len() as u64);
