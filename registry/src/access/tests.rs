@@ -106,7 +106,7 @@ fn the_longest_token_that_is_given_is_taken_too() {
 }
 
 #[test]
-fn a_token_is_not_asked_when_the_operator_changes_his_mind() {
+fn a_token_is_not_asked_when_the_operators_mind_changes() {
     let (directory, opened) = access(open_to_everybody());
     let token = token(&opened, ANONYMOUS, &Scopes::parse(["repository:open/clock:pull"]).unwrap()).unwrap();
     let path = "/v2/open/clock/manifests/1";
