@@ -63,6 +63,12 @@ async fn gc_and_verify_work_on_a_registry_that_serves_and_on_one_that_rests() {
     assert_eq!(document["faults"][0]["fault"], "damaged");
     assert_eq!(user.push("acme/clock", "0.3.0", &[b"shared".to_vec()]).await, Some(StatusCode::CREATED));
 
+    // Who did what is in the log.
+    for line in ["pushed acme/clock:0.1.0", "deleted acme/clock:0.1.0", "pulled acme/clock:0.3.0"] {
+        let told = registry.process().says(line).await;
+        let by = if line.starts_with("deleted") { "by=retention" } else { "by=mergeyard" };
+        assert!(told.contains(by), "{told}");
+    }
     registry.stop().await;
     let sum: Value =
         serde_json::from_str(&registry.command(&["gc", "--format", "json"]).await.good()).unwrap();
