@@ -13,6 +13,7 @@ mod error;
 mod event;
 mod listen;
 mod manifest;
+mod mirror;
 mod paths;
 mod route;
 mod serve;
@@ -39,11 +40,13 @@ pub use error::Error;
 pub use event::{Act, Content, Event};
 pub use listen::serve_app;
 pub use manifest::Manifest;
+pub use mirror::UpstreamError;
 pub use route::{Reference, Route, RouteError};
 pub use serve::serve;
 
 use account::Accounts;
 use manifest::Document;
+use mirror::Mirrors;
 use store::{Mutability, Store, found};
 use upload::Uploads;
 
@@ -52,6 +55,7 @@ use upload::Uploads;
 pub struct Registry {
     store: Arc<Store>,
     uploads: Arc<Uploads>,
+    mirrors: Arc<Mirrors>,
     config: Arc<Config>,
     accounts: Arc<RwLock<Arc<Accounts>>>,
     events: broadcast::Sender<Event>,
@@ -63,6 +67,8 @@ pub enum OpenError {
     InUse(PathBuf),
     #[error("cannot open the registry in {}", root.display())]
     Storage { root: PathBuf, source: io::Error },
+    #[error("the mirror `{prefix}` cannot be used: {why}")]
+    Mirror { prefix: ImageName, why: String },
 }
 
 /// What a sweep removed.
@@ -82,9 +88,13 @@ impl Registry {
         };
         let store = Store::open(root).map_err(failed)?;
         let uploads = Uploads::load(&store).map_err(failed)?;
+        uploads.remove_of(&store, |name| config.mirror(name).is_some()).map_err(failed)?;
+        let (store, uploads) = (Arc::new(store), Arc::new(uploads));
+        let mirrors = Mirrors::new(&config, &store, &uploads)?;
         let registry = Self {
-            store: Arc::new(store),
-            uploads: Arc::new(uploads),
+            store,
+            uploads,
+            mirrors: Arc::new(mirrors),
             config: Arc::new(config),
             accounts: Arc::default(),
             events: broadcast::Sender::new(event::BACKLOG),

@@ -91,6 +91,17 @@ impl Route {
             | Route::Upload { name, .. } => Some(name),
         }
     }
+
+    pub(crate) fn name_mut(&mut self) -> Option<&mut ImageName> {
+        match self {
+            Route::Base | Route::Catalog => None,
+            Route::Tags { name }
+            | Route::Manifest { name, .. }
+            | Route::Blob { name, .. }
+            | Route::Uploads { name }
+            | Route::Upload { name, .. } => Some(name),
+        }
+    }
 }
 
 impl Reference {

@@ -102,6 +102,32 @@ impl Store {
         document: &Document,
     ) -> Result<(), Error> {
         self.check_references(name, document)?;
+        self.write_manifest(name, tag, manifest)
+    }
+
+    /// Stores a manifest of a mirror. What it refers to is fetched when it is asked for, and
+    /// upstream alone decides what a tag means.
+    pub(crate) fn put_mirrored_manifest(
+        &self,
+        name: &ImageName,
+        tag: Option<&Version>,
+        manifest: &Manifest,
+    ) -> Result<(), Error> {
+        self.write_manifest(name, tag.map(|tag| (tag, Mutability::Mutable)), manifest)
+    }
+
+    /// Forgets a tag that upstream does not have any more. Its manifest stays, for those who pull by digest.
+    pub(crate) fn remove_mirrored_tag(&self, name: &ImageName, tag: &Version) -> io::Result<()> {
+        let _deciding = self.lock_tags(name);
+        found(fs::remove_file(self.paths.tag(name, tag))).map(drop)
+    }
+
+    fn write_manifest(
+        &self,
+        name: &ImageName,
+        tag: Option<(&Version, Mutability)>,
+        manifest: &Manifest,
+    ) -> Result<(), Error> {
         self.check_tag(name, tag, &manifest.digest)?;
         let link = self.paths.manifest_link(name, &manifest.digest);
         let content = self.paths.blob(&manifest.digest);
