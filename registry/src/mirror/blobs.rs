@@ -102,12 +102,14 @@ impl PullThrough {
             name: name.clone(),
             upstream_name: upstream_name.clone(),
             digest: *digest,
-            state: sender,
+            state: sender.clone(),
         };
         let listed = Listed { running: self.downloads.running.clone(), key: key.clone() };
         let task = tokio::spawn(async move {
-            let _listed = listed;
-            download.run().await;
+            let ended = download.run().await;
+            // Out of the list first: who comes after a failure begins anew.
+            drop(listed);
+            sender.send_replace(ended);
         });
         running.insert(key, Running { state: state.clone(), task: task.abort_handle() });
         state

@@ -44,15 +44,15 @@ pub(super) struct Download {
 }
 
 impl Download {
-    pub(super) async fn run(self) {
-        let ended = match self.store_blob().await {
+    /// Says how it ended; on the way it says what can be followed.
+    pub(super) async fn run(&self) -> State {
+        match self.store_blob().await {
             Ok(()) => State::Stored,
             Err(error) => {
                 error.log(&Method::GET, &format!("/v2/{}/blobs/{}", self.name, self.digest));
                 State::Failed(Arc::new(error))
             }
-        };
-        self.state.send_replace(ended);
+        }
     }
 
     async fn store_blob(&self) -> Result<(), Error> {

@@ -4,9 +4,14 @@
 mod clients;
 mod crashes;
 mod images;
+mod mirror_blobs;
+mod mirror_debian;
+mod mirror_tags;
+mod mirror_tls;
 mod pull;
 mod push;
 mod rights;
+mod scripted;
 mod tags;
 mod tls;
 mod yard;
