@@ -99,6 +99,9 @@ impl Mirrors {
 
     /// `/v2/library/debian/…?ns=docker.io` is how containerd asks a mirror for `docker.io/library/debian`.
     pub(crate) fn resolve(&self, mut route: Route, uri: &Uri) -> Route {
+        if self.0.is_empty() {
+            return route;
+        }
         let query = axum::extract::Query::<Namespace>::try_from_uri(uri);
         let Some(namespace) = query.ok().and_then(|query| query.0.ns) else { return route };
         let named = |copy: &&PullThrough| copy.mirror.prefix.as_str() == namespace;

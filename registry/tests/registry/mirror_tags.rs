@@ -229,6 +229,43 @@ async fn a_token_is_asked_for_once_per_repository_with_the_login_and_renewed_whe
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_server_may_be_anonymous_and_one_that_is_none_is_named() {
+    let challenged = |asked: &Asked, realm: &str, answer: axum::response::Response| match asked.path.as_str()
+    {
+        "/token" => answer,
+        _ if asked.header("authorization").is_some() => serves("first")(asked),
+        _ => {
+            let mut response = status(401);
+            let challenge = format!(r#"Bearer realm="{realm}""#).parse().unwrap();
+            response.headers_mut().insert("www-authenticate", challenge);
+            response
+        }
+    };
+    let token = |text: &'static str| axum::response::Response::new(axum::body::Body::from(text));
+    let at = |asked: &Asked| format!("https://{}/token", asked.host);
+    let upstream =
+        Scripted::start(move |asked| challenged(asked, &at(asked), token(r#"{"access_token": "t"}"#)));
+    let mirror = Mirror { login: None, ..upstream.mirror(ALWAYS) };
+    assert_eq!(Yard::with(mirroring(mirror.clone())).get(TAG).await.status, 200);
+    assert_eq!(upstream.asked()[1].header("authorization"), None);
+
+    for (answer, sentence) in [("{}", "there is none in the answer"), ("<html>", "it is not a token's JSON")]
+    {
+        upstream.now(move |asked| challenged(asked, &at(asked), token(answer)));
+        let why = Yard::with(mirroring(mirror.clone())).get(TAG).await.refused(502, "UNAVAILABLE");
+        assert!(why.contains(sentence), "{why}");
+    }
+    for realm in ["http://127.0.0.1:1/token", "nowhere"] {
+        upstream.now(move |asked| challenged(asked, realm, status(200)));
+        let why = Yard::with(upstream.config(ALWAYS)).get(TAG).await.refused(502, "UNAVAILABLE");
+        assert!(why.contains("realm"), "{why}");
+    }
+    upstream.now(move |asked| challenged(asked, &at(asked), status(401)));
+    let why = Yard::with(upstream.config(ALWAYS)).get(TAG).await.refused(502, "UNAVAILABLE");
+    assert!(why.contains("does not accept user `builder`") && !why.contains(PASSWORD), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_login_that_is_refused_is_said_without_the_password_and_nothing_old_is_served() {
     let upstream = Scripted::start(serves("first"));
     let yard = Yard::with(upstream.config(ALWAYS));
