@@ -141,9 +141,9 @@ impl RunningDownloads {
 impl Drop for Downloads {
     /// A download holds the directory, which nobody serves any more.
     fn drop(&mut self) {
-        for download in self.running.lock().values() {
-            download.task.abort();
-        }
+        // Not under the lock, which each download takes when it ends.
+        let tasks: Vec<_> = self.running.lock().values().map(|download| download.task.clone()).collect();
+        tasks.iter().for_each(AbortHandle::abort);
     }
 }
 

@@ -29,6 +29,9 @@ use crate::{
 /// So often in a row upstream may break off, or answer that it cannot, having brought next to nothing.
 const ATTEMPTS: u32 = 5;
 
+/// Clients wait in the middle of a blob, and most give up on one that brings nothing for a minute.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
 /// What a connection has to bring within the idle time to be worth waiting for, and an attempt to count.
 const PROGRESS: u64 = 64 << 10;
 
@@ -177,14 +180,18 @@ impl Download {
         }
     }
 
-    /// Waits before the next attempt, or gives up with the last error.
+    /// Waits before the next attempt, as long as upstream asks to, or gives up with the last error.
     async fn back_off(&self, failures: u32, error: UpstreamError) -> Result<(), Error> {
-        if failures >= ATTEMPTS {
+        let pause = match error {
+            UpstreamError::TooManyRequests { wait, .. } => wait,
+            _ => self.limits.upstream_backoff.saturating_mul(1 << (failures - 1)),
+        };
+        if failures >= ATTEMPTS || pause > LONGEST_PAUSE {
             return Err(error.into());
         }
         let upstream = self.upstream.host();
         tracing::warn!(upstream, blob = self.what(), failures, "mirror: a download is tried again: {error}");
-        tokio::time::sleep(self.limits.upstream_backoff.saturating_mul(1 << (failures - 1))).await;
+        tokio::time::sleep(pause).await;
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::symlink,
     path::PathBuf,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -234,6 +234,29 @@ async fn an_upstream_that_stumbles_is_asked_again_and_one_that_lies_down_is_not_
     let (got, whole) = read(yard.ask("GET", &path(&sha256(large))).open().await).await;
     assert!(!whole && got.len() <= MIB);
     until("the part to be removed", || files(&yard.path("uploads")).unwrap().is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_in_the_middle_waits_as_long_as_upstream_asks_to() {
+    let bytes = content(MIB, 17);
+    let digest = sha256(bytes);
+    let asked_to_wait = Mutex::new(None::<Instant>);
+    let upstream = Scripted::start(move |asked| {
+        if asked.header("range").is_none() {
+            return blob_until(asked, bytes, MIB / 2);
+        }
+        match *asked_to_wait.lock().unwrap().get_or_insert_with(Instant::now) {
+            since if since.elapsed() < Duration::from_millis(900) => {
+                let mut response = status(429);
+                response.headers_mut().insert("retry-after", "1".parse().unwrap());
+                response
+            }
+            _ => blob(asked, bytes),
+        }
+    });
+    let yard = Yard::with(upstream.config(HOUR));
+    assert!(yard.get(&path(&digest)).await.body == bytes);
+    assert_eq!(upstream.story().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
