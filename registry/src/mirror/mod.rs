@@ -3,8 +3,9 @@
 //!
 //! Below a mirror's prefix nothing is pushed: a manifest is fetched when it is asked for and kept,
 //! a tag is believed for a while and then compared with upstream, a blob is downloaded once however
-//! many clients wait for it. Whatever is kept has the digest it is kept under, and lies where pushed
-//! content lies, so that pulling, rights, deletion and garbage collection need not know of mirrors.
+//! many clients wait for it. Whatever is kept has the digest it is kept under and lies where pushed
+//! content lies, so that pulling, rights and deletion need not know of mirrors. One thing differs: a
+//! manifest of a mirror may refer to blobs and manifests that nobody has asked for yet.
 
 mod arriving;
 mod beliefs;

@@ -41,7 +41,7 @@ impl DebianRegistry {
         self.serving = Some(serving);
     }
 
-    async fn stop(&mut self) {
+    pub(super) async fn stop(&mut self) {
         let mut serving = self.serving.take().unwrap();
         serving.signal(Signal::TERM);
         serving.ended().await;

@@ -3,7 +3,7 @@
 
 use mergeyard_testkit::process::{self, tool};
 
-use super::{RealYard, built_from, external_registry::DebianRegistry, remove_images, states};
+use super::{RealYard, borrowed, built_from, external_registry::DebianRegistry, remove_images, states};
 
 /// A name that no machine has.
 const UPSTREAM: &str = "upstream.invalid";
@@ -22,8 +22,8 @@ async fn publish(registry: &DebianRegistry, name: &str) {
 }
 
 #[tokio::test]
-async fn an_image_is_built_on_one_that_only_the_mirror_reaches() {
-    let registry = DebianRegistry::new().await;
+async fn images_are_built_on_one_that_only_the_mirror_reaches_also_when_upstream_is_gone() {
+    let mut registry = DebianRegistry::new().await;
     let name = format!("mirrored-{}", uuid::Uuid::new_v4().simple());
     publish(&registry, &name).await;
     let base = format!("{UPSTREAM}/base/{name}:1");
@@ -32,6 +32,7 @@ async fn an_image_is_built_on_one_that_only_the_mirror_reaches() {
         let text = format!(
             r#"
             name = "{UPSTREAM}"
+            revalidate_seconds = 0
             upstream = "https://{}"
             username = "mergeyard"
             password = {{ file = "{}" }}
@@ -47,9 +48,21 @@ async fn an_image_is_built_on_one_that_only_the_mirror_reaches() {
     })
     .await;
     yard.announce("m-1", &yard.first).await;
-    let run = yard.finished(1).await;
-    remove_images(&base);
-    remove_images(&format!("127.0.0.1:{}/{base}", yard.registry));
+    let first = yard.finished(1).await;
+    let forget = |port: u16| {
+        remove_images(&base);
+        remove_images(&format!("127.0.0.1:{port}/{base}"));
+    };
+    forget(yard.registry);
+    assert_eq!(states(&first), ["backend: success"], "{first:#}");
+
+    registry.stop().await;
+    let raised = built_from("backend", "0.2.0", &dockerfile, "mirrored again");
+    let second = yard.sample.merge_change("Raise the backend", &borrowed(&raised)).unwrap();
+    yard.announce("m-2", &second).await;
+    let run = yard.finished(2).await;
+    forget(yard.registry);
     assert_eq!(states(&run), ["backend: success"], "{run:#}");
+    assert!(yard.server().said().contains("mirror: served without asking upstream"));
     yard.stop().await;
 }
