@@ -90,7 +90,7 @@ impl Download {
         let mut failures = 0;
         loop {
             match self.ask(0, None).await {
-                Err(Error::Upstream(error @ UpstreamError::Status { .. })) if error.is_outage() => {
+                Err(Error::Upstream(error)) if error.is_stumble() => {
                     failures += 1;
                     self.back_off(failures, error).await?;
                 }

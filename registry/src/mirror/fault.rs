@@ -35,6 +35,10 @@ pub enum UpstreamError {
     Slow { host: String, what: String },
     #[error("upstream registry {host} cannot be reached for {what}: {why}: pull again later")]
     Unreachable { host: String, what: String, why: String },
+    #[error(
+        "the connection to upstream registry {host} broke while it was asked for {what}: {why}: pull again"
+    )]
+    Interrupted { host: String, what: String, why: String },
     #[error("upstream registry {host} answered {status} for {what}: pull again later")]
     Status { host: String, status: StatusCode, what: String },
     #[error(
@@ -65,6 +69,7 @@ impl UpstreamError {
             | UpstreamError::TooManyRequests { .. }
             | UpstreamError::Slow { .. }
             | UpstreamError::Unreachable { .. }
+            | UpstreamError::Interrupted { .. }
             | UpstreamError::Broken { .. }
             | UpstreamError::Stopped => true,
             UpstreamError::Status { status, .. } => status.is_server_error(),
@@ -72,6 +77,11 @@ impl UpstreamError {
             | UpstreamError::Hidden { .. }
             | UpstreamError::TooLarge { .. } => false,
         }
+    }
+
+    /// Did upstream answer, only badly, so that the next moment may bring a better one?
+    pub(super) fn is_stumble(&self) -> bool {
+        matches!(self, UpstreamError::Status { .. } | UpstreamError::Interrupted { .. }) && self.is_outage()
     }
 
     pub(crate) fn meaning(&self) -> (StatusCode, &'static str) {
@@ -96,7 +106,8 @@ impl UpstreamError {
                 let why = "it leads through too many redirects, or to an address that is not https".into();
                 UpstreamError::Broken { host, what, why }
             }
-            None => UpstreamError::Unreachable { host, what, why: root_cause(error) },
+            None if error.is_connect() => UpstreamError::Unreachable { host, what, why: root_cause(error) },
+            None => UpstreamError::Interrupted { host, what, why: root_cause(error) },
         }
     }
 }

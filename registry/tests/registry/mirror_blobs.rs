@@ -44,6 +44,19 @@ async fn until(what: &str, done: impl Fn() -> bool) {
     }
 }
 
+/// A blob whose second part comes when it is let.
+fn in_two_parts(bytes: &'static [u8], gate: &Arc<Notify>) -> Response {
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    let (gate, (sender, body)) = (gate.clone(), mpsc::channel(1));
+    tokio::spawn(async move {
+        sender.send(Ok::<_, std::io::Error>(Bytes::from_static(first))).await.unwrap();
+        gate.notified().await;
+        sender.send(Ok(Bytes::from_static(second))).await.unwrap();
+    });
+    let body = Body::from_stream(ReceiverStream::new(body));
+    Response::builder().header("content-length", bytes.len()).body(body).unwrap()
+}
+
 /// What a client got before its connection ended, and whether that was the announced end.
 async fn read(response: Response) -> (Vec<u8>, bool) {
     let mut body = response.into_body();
@@ -122,17 +135,7 @@ async fn clients_read_what_has_arrived_while_the_rest_is_still_coming() {
     let digest = sha256(bytes);
     let rest = Arc::new(Notify::new());
     let gate = rest.clone();
-    let upstream = Scripted::start(move |_| {
-        let (sender, body) = mpsc::channel(1);
-        let gate = gate.clone();
-        tokio::spawn(async move {
-            sender.send(Ok::<_, std::io::Error>(Bytes::from_static(&bytes[..MIB]))).await.unwrap();
-            gate.notified().await;
-            sender.send(Ok(Bytes::from_static(&bytes[MIB..]))).await.unwrap();
-        });
-        let body = Body::from_stream(ReceiverStream::new(body));
-        Response::builder().header("content-length", bytes.len()).body(body).unwrap()
-    });
+    let upstream = Scripted::start(move |_| in_two_parts(bytes, &gate));
     let yard = Yard::with(upstream.config(HOUR));
     let mut first = yard.ask("GET", &path(&digest)).open().await.into_body();
     let leaving = yard.ask("GET", &path(&digest)).open().await;
@@ -180,9 +183,9 @@ async fn a_connection_that_breaks_is_resumed_where_it_broke() {
     let pulled = yard.get(&path(&digest)).await;
     assert!(pulled.body == bytes);
     let asked = upstream.asked();
-    assert!(asked.len() >= 3, "{}", asked.len());
-    for again in &asked[1..] {
-        assert!(again.header("range").is_some());
+    let resumed: Vec<_> = asked.iter().filter(|asked| asked.header("range").is_some()).collect();
+    assert!(resumed.len() >= 2, "{asked:?}");
+    for again in resumed {
         assert_eq!(again.header("if-range"), Some(format!("\"{digest}\"").as_str()));
     }
 }
@@ -263,14 +266,17 @@ async fn a_blob_in_the_middle_waits_as_long_as_upstream_asks_to() {
 async fn wrong_content_is_not_stored_and_nobody_gets_the_whole_of_it() {
     let (small, large) = (content(1000, 10), content(2 * MIB, 11));
     let (of_small, of_large) = (sha256(b"another small one"), sha256(b"another large one"));
+    let rest = Arc::new(Notify::new());
+    let gate = rest.clone();
     let upstream = Scripted::start(move |asked| match asked.path.contains(&of_small.hex()) {
         true => blob(asked, small),
-        false => blob(asked, large),
+        false => in_two_parts(large, &gate),
     });
     let yard = Yard::with(upstream.config(HOUR));
     let why = yard.get(&path(&of_small)).await.refused(502, "UNAVAILABLE");
     assert!(why.contains("its digest is"), "{why}");
     let answers = join_all((0..3).map(|_| yard.ask("GET", &path(&of_large)).open())).await;
+    rest.notify_one();
     for (got, whole) in join_all(answers.into_iter().map(read)).await {
         assert!(!whole && got.len() < large.len(), "{} bytes", got.len());
     }
