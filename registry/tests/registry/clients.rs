@@ -68,7 +68,7 @@ async fn skopeo_refuses_another_authority_and_is_told_what_an_immutable_tag_is()
     assert!(error.contains("raise the version in spec.json"), "{error}");
 }
 
-async fn skopeo(work: &Path, options: &[&str], from: &str, to: &str) -> Output {
+pub(crate) async fn skopeo(work: &Path, options: &[&str], from: &str, to: &str) -> Output {
     let policy = work.join("policy.json");
     fs::write(&policy, json!({"default": [{"type": "insecureAcceptAnything"}]}).to_string()).unwrap();
     let mut skopeo = Command::new("skopeo");
@@ -86,8 +86,13 @@ pub(crate) fn certificates(work: &Path, folder: &str, ca: &Path) -> String {
 
 /// An OCI image layout with one image of one gzipped layer.
 pub(crate) fn write_layout(layout: &Path) -> Digest {
+    write_layout_of(layout, 5)
+}
+
+/// … whose layer is made of this byte.
+pub(crate) fn write_layout_of(layout: &Path, byte: u8) -> Digest {
     let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
-    let (content, mut header) = (vec![5u8; 3 << 20], tar::Header::new_gnu());
+    let (content, mut header) = (vec![byte; 3 << 20], tar::Header::new_gnu());
     header.set_size(content.len() as u64);
     header.set_mode(0o644);
     tar.append_data(&mut header, "clock", content.as_slice()).unwrap();
@@ -118,7 +123,7 @@ fn gunzip(bytes: &[u8]) -> Vec<u8> {
     plain
 }
 
-fn blobs(layout: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+pub(crate) fn blobs(layout: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let root = layout.join("blobs");
     files(&root).unwrap().into_iter().map(|path| (path.clone(), fs::read(root.join(path)).unwrap())).collect()
 }
