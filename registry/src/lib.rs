@@ -6,6 +6,9 @@
 
 mod account;
 pub mod authority;
+pub mod certificate;
+pub mod certificate_files;
+pub mod certificates;
 mod config;
 mod durable;
 mod endpoints;
@@ -16,7 +19,9 @@ mod manifest;
 mod paths;
 mod route;
 mod serve;
+mod shown;
 mod store;
+pub mod trust;
 mod upload;
 
 use std::{
@@ -33,6 +38,7 @@ use tokio::sync::broadcast;
 
 pub use account::{Account, Denied, Grant, Identity, Right, SecretHash};
 pub use authority::Authority;
+pub use certificates::Certificates;
 pub use config::{Config, Limits, Mirror, Repository, Retention, Rules, Tags};
 pub use endpoints::router;
 pub use error::Error;

@@ -96,14 +96,26 @@ impl DataDir {
     }
 
     /// Gives clients the authority's certificate in a folder without keys, which is how
-    /// engines and `skopeo` want it.
-    pub fn publish_ca(&self, pem: &str) -> Result<PathBuf, DataDirError> {
-        let folder = self.0.join("ca");
-        let path = folder.join("ca.crt");
-        std::fs::create_dir_all(&folder)
-            .and_then(|()| std::fs::write(&path, pem))
-            .map_err(|source| DataDirError::Unusable { path: path.clone(), source })?;
-        Ok(path)
+    /// engines and `skopeo` want it. Where there is none to trust, an old one would only mislead.
+    pub fn publish_ca(&self, pem: Option<&str>) -> Result<Option<PathBuf>, DataDirError> {
+        let path = self.ca_file();
+        let published = match pem {
+            Some(pem) => self.write_ca(pem).map(|()| Some(path.clone())),
+            None => match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(None),
+            },
+        };
+        published.map_err(|source| DataDirError::Unusable { path, source })
+    }
+
+    pub fn ca_file(&self) -> PathBuf {
+        self.0.join("ca").join("ca.crt")
+    }
+
+    fn write_ca(&self, pem: &str) -> io::Result<()> {
+        std::fs::create_dir_all(self.0.join("ca"))?;
+        std::fs::write(self.ca_file(), pem)
     }
 
     /// The embedded registry's password: 244 random bits, made once. Letters and digits

@@ -1,6 +1,6 @@
 //! `mergeyard registry serve`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,8 @@ pub(super) async fn serve(file: Option<PathBuf>) -> Result<(), Failed> {
     let _owner = data.own()?;
     let closing = CancellationToken::new();
     let mut place = EmbeddedRegistry::start(&config, &data, &closing)?;
-    info!(host = %place.access.host, ca = %place.ca_file.display(), "the registry is ready");
+    let ca = place.ca_file.as_deref().map_or("the system's".into(), Path::to_string_lossy);
+    info!(host = %place.access.host, %ca, "the registry is ready");
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
