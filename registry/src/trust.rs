@@ -40,6 +40,11 @@ impl Roots {
         self.0.is_empty()
     }
 
+    /// For a client's configuration.
+    pub fn store(&self) -> Arc<RootCertStore> {
+        self.0.clone()
+    }
+
     /// Whether a client with these authorities believes the chain, at a time when its first
     /// certificate is valid: being too old or for another name are questions of their own.
     pub fn verify(&self, chain: &[CertificateDer<'static>], now: Timestamp) -> Result<(), Error> {

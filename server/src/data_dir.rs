@@ -53,6 +53,15 @@ impl DataDir {
         Ok(Self(path.to_owned()))
     }
 
+    /// The same places, whether or not anything is there yet.
+    pub fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+
     pub fn own(&self) -> Result<Owner, DataDirError> {
         let unusable = |source| DataDirError::Unusable { path: self.0.clone(), source };
         let file = OpenOptions::new()
@@ -121,8 +130,14 @@ impl DataDir {
     /// The embedded registry's password: 244 random bits, made once. Letters and digits
     /// only, because engines and shells disagree about everything else.
     pub fn registry_password(&self) -> Result<Secret, DataDirError> {
-        let path = self.0.join("registry-password");
+        let path = self.registry_password_file();
         secret_file(&path).map_err(|source| DataDirError::Unusable { path, source })
+    }
+}
+
+impl DataDir {
+    pub fn registry_password_file(&self) -> PathBuf {
+        self.0.join("registry-password")
     }
 }
 

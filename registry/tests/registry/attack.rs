@@ -74,7 +74,7 @@ async fn slow(to: SocketAddr, at: usize) -> Option<tokio::net::TcpStream> {
     let from = Ipv4Addr::new(127, 0, 1, u8::try_from(1 + at % ATTACKERS).ok()?);
     socket.bind(SocketAddr::new(from.into(), 0)).ok()?;
     let mut stream = tokio::time::timeout(PATIENCE, socket.connect(to)).await.ok()?.ok()?;
-    if at % 2 == 0 {
+    if at.is_multiple_of(2) {
         stream.write_all(b"\x16\x03\x01").await.ok()?;
     }
     Some(stream)

@@ -170,6 +170,14 @@ impl Config {
         Ok((folder.join(raw.data_dir), Registry::check(raw.registry, &folder)?))
     }
 
+    /// Where the engine is, which a look at a registry asks too.
+    pub fn load_engine_host(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<String, ConfigError> {
+        Ok(source::read(file, environment)?.0.engine.host)
+    }
+
     /// A configuration that was not written but made.
     pub fn from_table(table: toml::Table) -> Result<Self, ConfigError> {
         let (raw, folder) = source::read_table(table)?;

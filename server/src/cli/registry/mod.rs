@@ -1,6 +1,7 @@
 //! `mergeyard registry …`: the private TLS registry, alone and under care.
 
 mod certificate;
+mod doctor;
 mod serve;
 
 use std::path::PathBuf;
@@ -18,6 +19,12 @@ pub(super) enum Command {
     /// What is there already stays; a certificate that is about to expire, or lacks a name,
     /// is made anew from the same authority.
     Certificate(certificate::Certificate),
+    /// Find out why a registry cannot be reached or is not trusted, and what mends it
+    ///
+    /// Looks at the name, the connection, the certificate, the clock and the login, and at
+    /// the files by which Docker, containerd, podman and this system trust a registry. Exits
+    /// with 0 when there is no error.
+    Doctor(doctor::Doctor),
 }
 
 impl Command {
@@ -31,5 +38,6 @@ pub(super) async fn registry(command: Command, file: Option<PathBuf>) -> Result<
     match command {
         Command::Serve => serve::serve(file).await,
         Command::Certificate(asked) => certificate::certificate(asked),
+        Command::Doctor(asked) => doctor::doctor(asked, file).await,
     }
 }
