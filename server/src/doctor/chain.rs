@@ -1,7 +1,7 @@
 //! Whether clients will believe the certificate, and if not, exactly why.
 
 use mergeyard_registry::{
-    certificate::{Certificate, is_for, is_signed_by},
+    certificate::{Certificate, certificates, is_for, is_signed_by},
     certificates::CERTIFICATE_ENDS_SOON,
 };
 use mergeyard_types::Timestamp;
@@ -11,6 +11,9 @@ use super::{Finding, Machine, Remedy, Subject, day, days};
 
 const CERTIFICATE: &str = "certificate";
 const TRUST: &str = "trust";
+
+const ORDER: &str =
+    "write the server's certificate first, then each one's issuer, into the server's certificate file";
 
 pub(super) fn judge(
     subject: &Subject,
@@ -106,6 +109,12 @@ fn trust(
         };
     };
     let path = authority.path.display();
+    if known.verify(chain, now).is_ok() && !is_linked(chain) {
+        let message = format!(
+            "the authority in {path} signed it, but the chain is out of order, which some clients refuse"
+        );
+        return Finding::warning(TRUST, message).fix(ORDER);
+    }
     if known.verify(chain, now).is_ok() {
         return Finding::ok(TRUST, format!("the authority in {path} signed it"));
     }
@@ -115,7 +124,15 @@ fn trust(
         return Finding::error(TRUST, message).fix("remove `registry.ca` from mergeyard.toml");
     }
     let mut finding = unknown(subject, chain, leaf);
-    finding.message += &format!("; {path} holds another authority");
+    if subject.signs_itself() {
+        finding = finding.fix(
+            "restart the server, which may still have an earlier authority; if that changes nothing, another program has its port: ss -ltnp",
+        );
+    }
+    let all = certificates(&authority.pem).unwrap_or_default();
+    if let Some(trusted) = all.first().and_then(|der| Certificate::read(der).ok()) {
+        finding.message += &format!("; {path} holds `{}`", trusted.subject);
+    }
     finding
 }
 
@@ -123,7 +140,6 @@ fn unknown(subject: &Subject, chain: &[CertificateDer<'static>], leaf: &Certific
     let host = &subject.host;
     let last = chain.last().and_then(|der| Certificate::read(der).ok());
     let last = last.as_ref().unwrap_or(leaf);
-    let linked = chain.windows(2).all(|pair| is_signed_by(&pair[0], &pair[1]));
     let told = |what: &str| {
         format!("put the certificate of {what} into a file, set `registry.ca` to it, or pass it as --ca FILE")
     };
@@ -131,16 +147,14 @@ fn unknown(subject: &Subject, chain: &[CertificateDer<'static>], leaf: &Certific
         let message =
             format!("the certificate of {host} is signed by nobody but itself (`{}`)", leaf.subject);
         return Finding::error(TRUST, message).fix(format!(
-            "{}: openssl s_client -connect {} -showcerts",
-            told(&format!("`{}`", leaf.subject)),
+            "see it with `openssl s_client -connect {} -showcerts`; if it is the right one, put it into a file and set `registry.ca` to it, or pass it as --ca FILE",
             address(subject)
         ));
     }
-    if !linked {
+    if !is_linked(chain) {
         let message =
             format!("{host} sends its certificates in the wrong order, or one is missing between them");
-        return Finding::error(TRUST, message)
-            .fix("write the server's certificate first, then each one's issuer, into the server's certificate file");
+        return Finding::error(TRUST, message).fix(ORDER);
     }
     if chain.len() == 1 {
         let message = format!(
@@ -158,6 +172,10 @@ fn unknown(subject: &Subject, chain: &[CertificateDer<'static>], leaf: &Certific
         format!("the certificate of {host} leads to `{authority}`, which is not trusted here"),
     )
     .fix(told(&format!("`{authority}`")))
+}
+
+fn is_linked(chain: &[CertificateDer<'static>]) -> bool {
+    chain.windows(2).all(|pair| is_signed_by(&pair[0], &pair[1]))
 }
 
 fn address(subject: &Subject) -> String {

@@ -8,7 +8,10 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, StatusCode, header};
-use mergeyard_registry::{certificate::is_for, trust::Roots};
+use mergeyard_registry::{
+    certificate::{Certificate, is_for},
+    trust::Roots,
+};
 use mergeyard_run::engine::RegistryCredentials;
 use mergeyard_types::Timestamp;
 use rustls::pki_types::CertificateDer;
@@ -65,8 +68,10 @@ fn believed(
     now: Timestamp,
 ) -> Option<Roots> {
     let roots = subject.roots().unwrap_or_else(|| machine.system.clone());
-    let named = chain.first().is_some_and(|leaf| is_for(leaf, subject.name()));
-    (named && roots.verify(chain, now).is_ok()).then_some(roots)
+    let leaf = chain.first()?;
+    let read = Certificate::read(leaf).ok()?;
+    let is_valid = !read.is_expired(now) && !read.is_from_the_future(now);
+    (is_valid && is_for(leaf, subject.name()) && roots.verify(chain, now).is_ok()).then_some(roots)
 }
 
 struct Ask<'a> {
@@ -93,7 +98,7 @@ fn clock(
     if ahead.abs() <= CLOCK_SKEW_SECONDS {
         return Some(Finding::ok(CLOCK, format!("the clocks here and at {} agree", subject.host)));
     }
-    let leaf = chain.first().and_then(|der| mergeyard_registry::certificate::Certificate::read(der).ok());
+    let leaf = chain.first().and_then(|der| Certificate::read(der).ok());
     let valid = |at: i64| {
         let at = Timestamp(at.saturating_mul(1000));
         leaf.as_ref().is_some_and(|leaf| !leaf.is_expired(at) && !leaf.is_from_the_future(at))
