@@ -134,3 +134,33 @@ async fn no_tls(subject: &Subject, address: SocketAddr, error: &io::Error) -> Fi
     Finding::error(TLS, message)
         .fix(format!("see what it says: openssl s_client -connect {address} -servername {}", subject.name()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_port_a_firewall_and_a_missing_route_are_told_apart() {
+        let subject =
+            Subject { host: "192.0.2.9:5000".parse().unwrap(), authority: None, login: None, own: None };
+        let address = "192.0.2.9:5000".parse().unwrap();
+        let told = |kind: io::ErrorKind| {
+            let finding = unreachable(&subject, address, &kind.into());
+            format!("{}: {}", finding.message, finding.fix.unwrap())
+        };
+        assert_eq!(
+            told(io::ErrorKind::ConnectionRefused),
+            "192.0.2.9:5000 refuses connections: nothing listens on port 5000: start the registry on 192.0.2.9, or correct the port"
+        );
+        assert_eq!(
+            told(io::ErrorKind::TimedOut),
+            "192.0.2.9:5000 does not answer: packets are dropped on the way, most likely by a firewall: let TCP port 5000 through to 192.0.2.9"
+        );
+        for kind in [io::ErrorKind::NetworkUnreachable, io::ErrorKind::HostUnreachable] {
+            assert_eq!(
+                told(kind),
+                "there is no route to 192.0.2.9:5000: see where packets go: ip route get 192.0.2.9"
+            );
+        }
+    }
+}

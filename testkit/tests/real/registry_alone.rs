@@ -2,13 +2,17 @@
 //! one that has hardly any descriptors.
 
 use std::{
+    fs::Permissions,
     net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket},
-    path::PathBuf,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use futures_util::future::join_all;
+use mergeyard_run::registry_client::{RegistryAccess, RegistryClient};
 use mergeyard_testkit::process::{self, Process, Said, Signal, free_port, tool, until};
+use mergeyard_types::Secret;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{net::TcpStream, process::Command};
@@ -23,11 +27,16 @@ struct Registry {
 }
 
 impl Registry {
-    async fn start(mut command: Command, address: Ipv4Addr) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+    async fn start(command: Command, address: Ipv4Addr) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), command, address, "").await
+    }
+
+    async fn start_in(folder: TempDir, mut command: Command, address: Ipv4Addr, more: &str) -> Self {
         let host = format!("{address}:{}", port_on(address));
-        let config =
-            format!("data_dir = \"{}/data\"\n[registry]\nlisten = \"{host}\"\n", folder.path().display());
+        let config = format!(
+            "data_dir = \"{}/data\"\n[registry]\nlisten = \"{host}\"\n{more}",
+            folder.path().display()
+        );
         std::fs::write(folder.path().join("mergeyard.toml"), config).unwrap();
         command.args(["registry", "serve", "--config"]).arg(folder.path().join("mergeyard.toml"));
         let serving = Process::start("the registry", &mut command);
@@ -150,6 +159,60 @@ async fn the_doctor_makes_the_real_engine_curl_and_skopeo_trust_a_registry_they_
     let published = std::fs::read(registry.path("data/ca/ca.crt")).unwrap();
     assert_eq!(std::fs::read(certs.join("ca.crt")).unwrap(), published);
     registry.stop().await;
+}
+
+/// A root, and a certificate of it for this address with its key, as files.
+fn operators_certificate(folder: &Path, address: Ipv4Addr) {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    let mut root = CertificateParams::default();
+    root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root = CertifiedIssuer::self_signed(root, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec![address.to_string()]).unwrap().signed_by(&key, &root).unwrap();
+    std::fs::write(folder.join("fullchain.pem"), leaf.pem() + &root.pem()).unwrap();
+    std::fs::write(folder.join("privkey.pem"), key.serialize_pem()).unwrap();
+    std::fs::set_permissions(folder.join("privkey.pem"), Permissions::from_mode(0o600)).unwrap();
+}
+
+const OPERATORS: &str = "tls = { cert = \"fullchain.pem\", key = \"privkey.pem\" }\n";
+
+#[tokio::test]
+async fn an_operators_own_certificate_is_served_published_and_verified_by_the_server_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = Ipv4Addr::LOCALHOST;
+    operators_certificate(folder.path(), address);
+    let registry = Registry::start_in(folder, process::mergeyard(), address, OPERATORS).await;
+    let mut doctor = process::mergeyard();
+    doctor.args(["registry", "doctor", "--format", "json", "--config"]).arg(registry.path("mergeyard.toml"));
+    let looked = process::run(&mut doctor).await.good();
+    for check in ["certificate", "trust", "login", "authority", "keys"] {
+        assert!(levels(&looked, check).iter().all(|level| level == "ok"), "{check}: {looked}");
+    }
+    let password = std::fs::read_to_string(registry.path("data/registry-password")).unwrap();
+    let client = RegistryClient::new(RegistryAccess {
+        host: registry.host.parse().unwrap(),
+        ca_pem: Some(std::fs::read(registry.path("data/ca/ca.crt")).unwrap()),
+        username: "mergeyard".to_owned(),
+        password: Secret::new(password.trim().to_owned()),
+    });
+    let nothing = client.unwrap().published(&"a/b".parse().unwrap(), &"1".parse().unwrap()).await;
+    assert_eq!(nothing.unwrap(), None);
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn an_operators_certificate_for_another_host_is_refused_at_the_start_with_the_files_name() {
+    let folder = tempfile::tempdir().unwrap();
+    operators_certificate(folder.path(), Ipv4Addr::new(192, 0, 2, 77));
+    let config =
+        format!("data_dir = \"data\"\n[registry]\nlisten = \"127.0.0.1:{}\"\n{OPERATORS}", free_port());
+    std::fs::write(folder.path().join("mergeyard.toml"), config).unwrap();
+    let mut serve = process::mergeyard();
+    serve.args(["registry", "serve", "--config"]).arg(folder.path().join("mergeyard.toml"));
+    let said = process::run(&mut serve).await.failed(1);
+    let file = folder.path().join("fullchain.pem");
+    let sentence = format!("the certificate in {} is for 192.0.2.77, not for `127.0.0.1`", file.display());
+    assert!(said.contains(&sentence), "{said}");
 }
 
 #[tokio::test]

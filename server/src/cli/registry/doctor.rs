@@ -1,7 +1,7 @@
 //! `mergeyard registry doctor`.
 
 use std::{
-    io::{IsTerminal, Write},
+    io::{self, IsTerminal, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -100,6 +100,12 @@ fn embedded(config: &Embedded, data: DataDir) -> Result<Subject, Failed> {
         let why = "`registry.listen` has port 0, so nobody knows where the registry is; name the host and port to look at";
         return Err(Failed::Usage(why.into()));
     }
+    if let Err(error) = std::fs::read_dir(data.root())
+        && error.kind() == io::ErrorKind::PermissionDenied
+    {
+        let why = "cannot look into the data directory as this user; run it as root, or as the server's user";
+        return Err(Failed::work(format!("{}: {why}", data.root().display())));
+    }
     let address: SocketAddr = config.listen;
     let ca = data.ca_file();
     let made = data.tls().join("ca.pem");
@@ -127,15 +133,15 @@ fn authority(path: &Path) -> Result<KnownAuthority, Failed> {
 }
 
 fn print(subject: &Subject, findings: &[Finding], format: Format) -> Result<(), Failed> {
-    let mut out = std::io::stdout().lock();
+    let mut out = io::stdout().lock();
     match format {
         Format::Json => {
             serde_json::to_writer_pretty(&mut out, findings)?;
             writeln!(out)?;
         }
         Format::Text => {
-            let colour = std::io::stdout().is_terminal()
-                && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
+            let colour =
+                io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
             write!(out, "{}", report(subject.host.as_str(), findings, colour))?;
         }
     }
