@@ -2,7 +2,8 @@
 
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt, lchown},
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -55,8 +56,22 @@ fn renew(subject: &Subject) -> Result<String, String> {
     let own = subject.own.as_ref().ok_or("only the machine that serves it can renew the certificate")?;
     embedded_registry::certificates(&own.config, &own.data, &subject.host)
         .map_err(|error| format!("cannot renew the certificate: {}", reason(&error)))?;
+    leave_to_owner(&own.data.tls())
+        .map_err(failed("cannot give the new certificate to the server's user"))?;
     Ok("renewed the registry's certificate; a server that runs takes it up within the hour, or when it is restarted"
         .to_owned())
+}
+
+/// What root writes here, the server's own user has to read and one day replace.
+fn leave_to_owner(folder: &Path) -> io::Result<()> {
+    let owner = fs::metadata(folder)?;
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if fs::symlink_metadata(&path)?.uid() != owner.uid() {
+            lchown(&path, Some(owner.uid()), Some(owner.gid()))?;
+        }
+    }
+    Ok(())
 }
 
 fn run(program: &str) -> Result<(), String> {
