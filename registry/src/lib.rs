@@ -8,6 +8,9 @@ mod access;
 pub mod authority;
 mod blobs;
 mod care;
+pub mod certificate;
+pub mod certificate_files;
+pub mod certificates;
 mod collect;
 mod config;
 mod durable;
@@ -21,7 +24,9 @@ mod paths;
 mod quota;
 mod route;
 mod serve;
+mod shown;
 mod store;
+pub mod trust;
 mod upload;
 mod verify;
 
@@ -42,6 +47,7 @@ pub use access::{
 };
 pub use authority::Authority;
 pub use care::{AskInUse, Care};
+pub use certificates::Certificates;
 pub use collect::{Collected, Collection, Removal};
 pub use config::{Config, Limits, Mirror, Repository, Retention, Rules, Tags};
 pub use endpoints::router;
