@@ -1,7 +1,10 @@
 //! `mergeyard registry serve` as a process of its own, and a client that pushes and pulls like an
 //! engine: it asks for each blob first, and checks every digest.
 
-use std::path::PathBuf;
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    path::PathBuf,
+};
 
 use mergeyard_testkit::process::{self, Process, Said, Signal, free_port};
 use mergeyard_types::Digest;
@@ -22,18 +25,15 @@ pub(super) struct LoneRegistry {
 impl LoneRegistry {
     /// Not served yet. `rules` is what stands below `[registry]`.
     pub(super) fn new(rules: &str) -> Self {
-        Self::at(&format!("127.0.0.1:{}", free_port()), rules)
+        Self::at(Ipv4Addr::LOCALHOST, rules)
     }
 
-    pub(super) fn at(host: &str, rules: &str) -> Self {
+    pub(super) fn at(address: Ipv4Addr, rules: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        // No engine: nothing runs here that a collection would have to spare.
-        let config = format!(
-            "data_dir = \"data\"\n[engine]\nhost = \"unix://{}/no-engine\"\n[registry]\nlisten = \"{host}\"\n{rules}",
-            folder.path().display()
-        );
+        let host = format!("{address}:{}", port_on(address));
+        let config = format!("data_dir = \"data\"\n[registry]\nlisten = \"{host}\"\n{rules}");
         std::fs::write(folder.path().join("mergeyard.toml"), config).expect("the folder can be written");
-        Self { folder, host: host.to_owned(), serving: None }
+        Self { folder, host, serving: None }
     }
 
     pub(super) async fn serve(&mut self) {
@@ -82,6 +82,15 @@ impl LoneRegistry {
             address: format!("https://{}", self.host),
             name: "mergeyard".to_owned(),
             secret: password.expect("the registry made a password").trim().to_owned(),
+        }
+    }
+}
+
+fn port_on(address: Ipv4Addr) -> u16 {
+    loop {
+        let port = free_port();
+        if TcpListener::bind((address, port)).is_ok() {
+            return port;
         }
     }
 }

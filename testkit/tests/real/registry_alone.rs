@@ -3,7 +3,7 @@
 
 use std::{
     fs::Permissions,
-    net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, UdpSocket},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -11,57 +11,15 @@ use std::{
 
 use futures_util::future::join_all;
 use mergeyard_run::registry_client::{RegistryAccess, RegistryClient};
-use mergeyard_testkit::process::{self, Process, Said, Signal, free_port, tool, until};
+use mergeyard_testkit::process::{self, Said, tool, until};
 use mergeyard_types::Secret;
 use serde_json::Value;
-use tempfile::TempDir;
-use tokio::{net::TcpStream, process::Command};
+use tokio::net::TcpStream;
+
+use super::lone_registry::LoneRegistry;
 
 /// Hardly more than the registry needs for itself.
 const DESCRIPTORS: usize = 64;
-
-struct Registry {
-    folder: TempDir,
-    host: String,
-    serving: Process,
-}
-
-impl Registry {
-    async fn start(command: Command, address: Ipv4Addr) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), command, address, "").await
-    }
-
-    async fn start_in(folder: TempDir, mut command: Command, address: Ipv4Addr, more: &str) -> Self {
-        let host = format!("{address}:{}", port_on(address));
-        let config = format!(
-            "data_dir = \"{}/data\"\n[registry]\nlisten = \"{host}\"\n{more}",
-            folder.path().display()
-        );
-        std::fs::write(folder.path().join("mergeyard.toml"), config).unwrap();
-        command.args(["registry", "serve", "--config"]).arg(folder.path().join("mergeyard.toml"));
-        let serving = Process::start("the registry", &mut command);
-        serving.says("the registry is ready").await;
-        Self { folder, host, serving }
-    }
-
-    fn path(&self, path: &str) -> PathBuf {
-        self.folder.path().join(path)
-    }
-
-    async fn stop(mut self) {
-        self.serving.signal(Signal::TERM);
-        assert!(self.serving.ended().await.success(), "{}", self.serving.said());
-    }
-}
-
-fn port_on(address: Ipv4Addr) -> u16 {
-    loop {
-        let port = free_port();
-        if TcpListener::bind((address, port)).is_ok() {
-            return port;
-        }
-    }
-}
 
 /// An address of this machine that is not loopback, so that the engine verifies what is there.
 async fn address_on_the_bridge() -> Ipv4Addr {
@@ -88,7 +46,7 @@ impl Drop for TrustFolder {
 
 /// Runs a script that sees folders of its own where this machine keeps its trust, except for the
 /// engine's: what it writes there is gone with it.
-async fn in_a_place_of_its_own(script: &str, registry: &Registry) -> Said {
+async fn in_a_place_of_its_own(script: &str, registry: &LoneRegistry) -> Said {
     let setup = format!(
         r#"set -e
         place=$(mktemp -d {folder}/machine-XXXXXX)
@@ -122,7 +80,8 @@ fn levels(json: &str, check: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn the_doctor_makes_the_real_engine_curl_and_skopeo_trust_a_registry_they_did_not_know() {
-    let registry = Registry::start(process::mergeyard(), address_on_the_bridge().await).await;
+    let mut registry = LoneRegistry::at(address_on_the_bridge().await, "");
+    registry.serve().await;
     let host = registry.host.clone();
     let certs = PathBuf::from("/etc/docker/certs.d").join(&host);
     assert!(!certs.exists(), "a test before this one left {}", certs.display());
@@ -178,13 +137,10 @@ const OPERATORS: &str = "tls = { cert = \"fullchain.pem\", key = \"privkey.pem\"
 
 #[tokio::test]
 async fn an_operators_own_certificate_is_served_published_and_verified_by_the_server_itself() {
-    let folder = tempfile::tempdir().unwrap();
-    let address = Ipv4Addr::LOCALHOST;
-    operators_certificate(folder.path(), address);
-    let registry = Registry::start_in(folder, process::mergeyard(), address, OPERATORS).await;
-    let mut doctor = process::mergeyard();
-    doctor.args(["registry", "doctor", "--format", "json", "--config"]).arg(registry.path("mergeyard.toml"));
-    let looked = process::run(&mut doctor).await.good();
+    let mut registry = LoneRegistry::new(OPERATORS);
+    operators_certificate(&registry.path(""), Ipv4Addr::LOCALHOST);
+    registry.serve().await;
+    let looked = registry.command(&["doctor", "--format", "json"]).await.good();
     for check in ["certificate", "trust", "login", "authority", "keys"] {
         assert!(levels(&looked, check).iter().all(|level| level == "ok"), "{check}: {looked}");
     }
@@ -202,23 +158,18 @@ async fn an_operators_own_certificate_is_served_published_and_verified_by_the_se
 
 #[tokio::test]
 async fn an_operators_certificate_for_another_host_is_refused_at_the_start_with_the_files_name() {
-    let folder = tempfile::tempdir().unwrap();
-    operators_certificate(folder.path(), Ipv4Addr::new(192, 0, 2, 77));
-    let config =
-        format!("data_dir = \"data\"\n[registry]\nlisten = \"127.0.0.1:{}\"\n{OPERATORS}", free_port());
-    std::fs::write(folder.path().join("mergeyard.toml"), config).unwrap();
-    let mut serve = process::mergeyard();
-    serve.args(["registry", "serve", "--config"]).arg(folder.path().join("mergeyard.toml"));
-    let said = process::run(&mut serve).await.failed(1);
-    let file = folder.path().join("fullchain.pem");
+    let registry = LoneRegistry::new(OPERATORS);
+    operators_certificate(&registry.path(""), Ipv4Addr::new(192, 0, 2, 77));
+    let said = registry.command(&["serve"]).await.failed(1);
+    let file = registry.path("fullchain.pem");
     let sentence = format!("the certificate in {} is for 192.0.2.77, not for `127.0.0.1`", file.display());
     assert!(said.contains(&sentence), "{said}");
 }
 
 #[tokio::test]
 async fn a_registry_without_descriptors_recovers_by_itself() {
-    let command = process::mergeyard_with_descriptors(DESCRIPTORS);
-    let registry = Registry::start(command, Ipv4Addr::LOCALHOST).await;
+    let mut registry = LoneRegistry::new("");
+    registry.serve_as(process::mergeyard_with_descriptors(DESCRIPTORS)).await;
     let ca = std::fs::read(registry.path("data/ca/ca.crt")).unwrap();
     let client = reqwest::Client::builder()
         .tls_certs_only([reqwest::Certificate::from_pem(&ca).unwrap()])
@@ -232,7 +183,7 @@ async fn a_registry_without_descriptors_recovers_by_itself() {
     assert_eq!(ask().await.unwrap().status(), 401);
 
     let held = join_all((0..2 * DESCRIPTORS).map(|_| TcpStream::connect(&registry.host))).await;
-    let open = registry.serving.proc("fd");
+    let open = registry.process().proc("fd");
     until("all descriptors to be taken", async || {
         (0..DESCRIPTORS).all(|number| open.join(number.to_string()).is_symlink()).then_some(())
     })
