@@ -20,6 +20,7 @@ mod quota;
 mod route;
 mod serve;
 mod store;
+mod unread;
 mod upload;
 mod verify;
 
