@@ -82,8 +82,22 @@ impl RepositoryLock {
         self.tags.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts when it is dropped: who sees the new number sees the manifest's names, and who acts upon
+    /// the old one has to wait for the lock and then sees the new one.
+    fn count_push(&self) -> CountPush<'_> {
+        CountPush(&self.pushes)
+    }
+
     pub(crate) fn pushes(&self) -> u64 {
         self.pushes.load(Ordering::Acquire)
+    }
+}
+
+struct CountPush<'a>(&'a AtomicU64);
+
+impl Drop for CountPush<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
     }
 }
 
@@ -245,7 +259,7 @@ impl Store {
         let lock = self.lock(name);
         let _deciding = lock.decide();
         let decision = self.check_tag(name, tag, &manifest.digest, rules)?;
-        lock.pushes.fetch_add(1, Ordering::AcqRel);
+        let _counted = lock.count_push();
         // Under the lock an existing link is durable, and the media type it was first pushed with stays.
         let link = self.paths.manifest_link(name, &manifest.digest);
         if !link.exists() {

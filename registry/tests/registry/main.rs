@@ -2,11 +2,16 @@
 //! clients over TLS.
 
 mod clients;
+mod collect;
 mod crashes;
+mod deletion;
 mod images;
 mod pull;
 mod push;
+mod quota;
+mod referrers;
 mod rights;
 mod tags;
 mod tls;
+mod verify;
 mod yard;
