@@ -203,3 +203,139 @@ fn key(digest: &Digest) -> u128 {
     // Every digest has more bytes than these.
     digest.bytes().first_chunk().map_or(0, |first| u128::from_be_bytes(*first))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use sha2::{Digest as _, Sha256, Sha512};
+
+    use super::*;
+
+    fn sha256(bytes: &[u8]) -> Digest {
+        Digest::Sha256(Sha256::digest(bytes).into())
+    }
+
+    fn put(blobs: &Blobs, bytes: &[u8]) -> Digest {
+        let digest = sha256(bytes);
+        blobs.put(&blobs.claim(&digest), &digest, bytes).unwrap();
+        digest
+    }
+
+    fn all(blobs: &Blobs) -> Vec<(Digest, u64)> {
+        let mut all: Vec<_> =
+            blobs.all().map(|kept| kept.unwrap()).map(|kept| (kept.digest, kept.size)).collect();
+        all.sort_by_key(|(digest, _)| digest.to_string());
+        all
+    }
+
+    /// What every way of keeping bytes promises. `again` opens it once more, as after a restart, and
+    /// `stage` makes a file that it can adopt.
+    fn contract(again: impl Fn() -> Blobs, stage: impl Fn(&[u8]) -> std::path::PathBuf) {
+        what_is_put_or_adopted_is_there_whole_and_once(&again, &stage);
+        what_is_removed_is_read_to_its_end(&again());
+        what_is_claimed_is_not_collected(&again());
+        what_is_damaged_goes_out_of_sight_unless_it_was_put_right(&again(), &stage);
+        many_at_once_put_the_same(Arc::new(again()));
+    }
+
+    fn what_is_put_or_adopted_is_there_whole_and_once(
+        again: &impl Fn() -> Blobs,
+        stage: &impl Fn(&[u8]) -> std::path::PathBuf,
+    ) {
+        let blobs = again();
+        let absent = sha256(b"never put");
+        assert!(blobs.open(&absent).unwrap().is_none() && blobs.size(&absent).unwrap().is_none());
+        let small = put(&blobs, b"small");
+        put(&blobs, b"small");
+        let long = Digest::Sha512(Sha512::digest(b"adopted").into());
+        for _ in 0..2 {
+            blobs.adopt(&blobs.claim(&long), &stage(b"adopted"), &long).unwrap();
+        }
+        drop(blobs);
+        let blobs = again();
+        assert_eq!(blobs.open(&small).unwrap().unwrap().read_all().unwrap(), b"small");
+        let blob = blobs.open(&long).unwrap().unwrap();
+        let mut middle = [0; 3];
+        assert_eq!((blob.size, blob.read_at(2, &mut middle).unwrap()), (7, 3));
+        assert_eq!(&middle, b"opt");
+        assert_eq!(blob.read_at(7, &mut middle).unwrap(), 0);
+        let mut expected = vec![(small, 5), (long, 7)];
+        expected.sort_by_key(|(digest, _)| digest.to_string());
+        assert_eq!(all(&blobs), expected);
+    }
+
+    fn what_is_removed_is_read_to_its_end(blobs: &Blobs) {
+        let digest = put(blobs, b"read while it goes");
+        let reader = blobs.open(&digest).unwrap().unwrap();
+        let collection = blobs.begin_collection();
+        assert!(collection.remove(&digest).unwrap());
+        assert!(!collection.remove(&digest).unwrap());
+        assert!(blobs.open(&digest).unwrap().is_none());
+        assert_eq!(reader.read_all().unwrap(), b"read while it goes");
+    }
+
+    fn what_is_claimed_is_not_collected(blobs: &Blobs) {
+        let (before, during) = (put(blobs, b"claimed before"), put(blobs, b"claimed while it goes on"));
+        let collection = blobs.begin_collection();
+        drop(blobs.claim(&during));
+        assert!(!collection.remove(&during).unwrap());
+        assert!(collection.remove(&before).unwrap());
+        drop(collection);
+        assert!(blobs.begin_collection().remove(&during).unwrap());
+        // Who claimed before it began has made its name before the collection looks at names.
+        let claim = blobs.claim(&during);
+        std::thread::scope(|scope| {
+            let (began, begun) = std::sync::mpsc::channel();
+            scope.spawn(move || {
+                drop(blobs.begin_collection());
+                began.send(()).unwrap();
+            });
+            assert!(begun.try_recv().is_err());
+            drop(claim);
+            begun.recv().unwrap();
+        });
+    }
+
+    fn what_is_damaged_goes_out_of_sight_unless_it_was_put_right(
+        blobs: &Blobs,
+        stage: &impl Fn(&[u8]) -> std::path::PathBuf,
+    ) {
+        let digest = put(blobs, b"damaged");
+        let damaged = blobs.open(&digest).unwrap().unwrap();
+        blobs.adopt(&blobs.claim(&digest), &stage(b"damaged"), &digest).unwrap();
+        assert!(!blobs.quarantine(&digest, &damaged).unwrap());
+        let damaged = blobs.open(&digest).unwrap().unwrap();
+        assert!(blobs.quarantine(&digest, &damaged).unwrap());
+        assert!(!blobs.quarantine(&digest, &damaged).unwrap());
+        assert!(blobs.size(&digest).unwrap().is_none());
+        put(blobs, b"damaged");
+        assert_eq!(blobs.open(&digest).unwrap().unwrap().read_all().unwrap(), b"damaged");
+    }
+
+    fn many_at_once_put_the_same(blobs: Arc<Blobs>) {
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| put(&blobs, b"put by many"));
+            }
+        });
+        let digest = sha256(b"put by many");
+        assert_eq!(blobs.open(&digest).unwrap().unwrap().read_all().unwrap(), b"put by many");
+    }
+
+    #[test]
+    fn files_keep_the_contract() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::new(root.path());
+        durable::create_directory(&paths.incoming()).unwrap();
+        let stage = |bytes: &[u8]| {
+            let file = paths.incoming().join(uuid::Uuid::new_v4().to_string());
+            fs::write(&file, bytes).unwrap();
+            file
+        };
+        contract(|| Blobs::open_at(paths.clone()).unwrap(), stage);
+        // What is not named by a digest is nobody's.
+        fs::write(paths.content("sha256").join("notes.txt"), "").unwrap();
+        assert!(Blobs::open_at(paths.clone()).unwrap().all().all(|kept| kept.is_ok()));
+    }
+}

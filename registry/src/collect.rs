@@ -22,7 +22,7 @@ use std::{
 };
 
 use mergeyard_types::{Digest, ImageName, Timestamp, Version};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     blobs::DigestSet,
@@ -39,15 +39,16 @@ const UNDISTURBED_TRIES: u32 = 3;
 /// What a collection is to do.
 #[derive(Debug, Clone)]
 pub struct Collection {
-    /// Manifests that run somewhere, whatever the rules say about their tags.
-    pub in_use: HashSet<Digest>,
+    /// Manifests that run somewhere, whatever the rules say about their tags. When that is not
+    /// known, no rule removes a tag or manifest.
+    pub in_use: Option<HashSet<Digest>>,
     pub now: Timestamp,
     /// Only say what would be removed.
     pub dry_run: bool,
 }
 
 /// One thing that was removed, or would be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "removed", rename_all = "lowercase")]
 pub enum Removal {
     /// By the repository's rules.
@@ -61,7 +62,7 @@ pub enum Removal {
 }
 
 /// What a collection came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Collected {
     pub tags: u64,
     pub manifests: u64,
@@ -197,8 +198,16 @@ impl Collector<'_> {
         self.asked.now.since(touched) >= self.config.limits.upload_age
     }
 
+    fn is_in_use(&self, digest: &Digest) -> bool {
+        self.asked.in_use.as_ref().is_some_and(|in_use| in_use.contains(digest))
+    }
+
     fn doomed(&self, name: &ImageName) -> io::Result<Doomed> {
-        let retention = &self.config.rules(name).retention;
+        let keep_all = Retention::default();
+        let retention = match self.asked.in_use {
+            Some(_) => &self.config.rules(name).retention,
+            None => &keep_all,
+        };
         let links = self.store.manifest_links(name)?;
         let mut documents = HashMap::new();
         let mut is_whole = true;
@@ -252,8 +261,7 @@ impl Collector<'_> {
         own.sort_by_key(|tagged| std::cmp::Reverse(tagged.at));
         let runs = |digest: &Digest| {
             let children = documents.get(digest).into_iter().flat_map(|document| document.children());
-            self.asked.in_use.contains(digest)
-                || children.into_iter().any(|d| self.asked.in_use.contains(&d.digest))
+            self.is_in_use(digest) || children.into_iter().any(|child| self.is_in_use(&child.digest))
         };
         let keep = |(rank, tagged): (usize, &Tagged)| {
             retention.keep_last.is_some_and(|most| rank < most)
@@ -295,7 +303,7 @@ impl Collector<'_> {
             return links.iter().map(|link| link.digest).collect();
         };
         let is_young = |link: &&Link| self.asked.now.since(link.touched) < age;
-        let in_use = links.iter().map(|link| link.digest).filter(|digest| self.asked.in_use.contains(digest));
+        let in_use = links.iter().map(|link| link.digest).filter(|digest| self.is_in_use(digest));
         let young = links.iter().filter(is_young).map(|link| link.digest);
         let mut referrers: HashMap<Digest, Vec<Digest>> = HashMap::new();
         for (digest, document) in documents {

@@ -7,6 +7,7 @@
 mod account;
 pub mod authority;
 mod blobs;
+mod care;
 mod collect;
 mod config;
 mod durable;
@@ -38,6 +39,7 @@ use tokio::sync::broadcast;
 
 pub use account::{Account, Denied, Grant, Identity, Right, SecretHash};
 pub use authority::Authority;
+pub use care::{AskInUse, Care};
 pub use collect::{Collected, Collection, Removal};
 pub use config::{Config, Limits, Mirror, Repository, Retention, Rules, Tags};
 pub use endpoints::router;
@@ -64,6 +66,7 @@ pub struct Registry {
     config: Arc<Config>,
     accounts: Arc<RwLock<Arc<Accounts>>>,
     events: broadcast::Sender<Event>,
+    in_use: Arc<RwLock<Option<AskInUse>>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +100,7 @@ impl Registry {
             config: Arc::new(config),
             accounts: Arc::default(),
             events: broadcast::Sender::new(event::BACKLOG),
+            in_use: Arc::default(),
         };
         // Nobody else has the directory, so every temporary file in it is an orphan of a crash.
         registry.remove_temporary_files(|_| true).map_err(failed)?;

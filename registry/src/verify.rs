@@ -7,7 +7,7 @@
 use std::io;
 
 use mergeyard_types::{Digest, ImageName, Version};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     blobs::Blob,
@@ -21,7 +21,7 @@ use crate::{
 const READ_BYTES: usize = 1 << 20;
 
 /// What is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "fault", rename_all = "lowercase")]
 pub enum Fault {
     /// The bytes are others than they were; they lie in `quarantine` now.
@@ -57,7 +57,7 @@ impl std::fmt::Display for Fault {
 }
 
 /// How far it has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Progress {
     pub contents: u64,
     pub of_contents: u64,
@@ -73,7 +73,7 @@ pub enum Verifying<'a> {
 }
 
 /// What a verification came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Verified {
     pub contents: u64,
     pub bytes: u64,

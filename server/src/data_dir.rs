@@ -95,12 +95,15 @@ impl DataDir {
         self.0.join("tls")
     }
 
+    pub fn ca_file(&self) -> PathBuf {
+        self.0.join("ca").join("ca.crt")
+    }
+
     /// Gives clients the authority's certificate in a folder without keys, which is how
     /// engines and `skopeo` want it.
     pub fn publish_ca(&self, pem: &str) -> Result<PathBuf, DataDirError> {
-        let folder = self.0.join("ca");
-        let path = folder.join("ca.crt");
-        std::fs::create_dir_all(&folder)
+        let path = self.ca_file();
+        std::fs::create_dir_all(self.0.join("ca"))
             .and_then(|()| std::fs::write(&path, pem))
             .map_err(|source| DataDirError::Unusable { path: path.clone(), source })?;
         Ok(path)

@@ -1,11 +1,12 @@
 //! The registry inside this program: its directory, certificate and own account, and the
 //! listener it is served on. `mergeyard serve` and `mergeyard registry serve` both start it here.
 
-use std::{io, path::PathBuf};
+use std::{collections::HashSet, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
+use futures_util::FutureExt;
 use mergeyard_registry as registry;
-use mergeyard_run::registry_client::RegistryAccess;
-use mergeyard_types::Secret;
+use mergeyard_run::{engine::Engine, registry_client::RegistryAccess};
+use mergeyard_types::{RegistryHost, Secret};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -31,30 +32,67 @@ impl EmbeddedRegistry {
     pub(crate) fn start(
         config: &config::Embedded,
         data: &DataDir,
+        engine_host: &str,
         closing: &CancellationToken,
     ) -> Result<Self, ServeError> {
         let listener = bind("the registry", config.listen, "registry.listen")?;
         let address = listener.local_addr().unwrap_or(config.listen);
-        let host = match &config.host {
-            Some(host) => host.clone(),
-            None => address.to_string().parse().map_err(|_| ServeError::Pattern)?,
-        };
+        let host = host(config, address)?;
         let names = [host.host().trim_matches(['[', ']']), "localhost", "127.0.0.1", "::1"];
         let authority = registry::Authority::open(&data.tls(), &names.map(str::to_owned))?;
+        let ca_file = data.publish_ca(authority.ca_pem())?;
         let registry = registry::Registry::open(&data.registry(), config.config.clone())?;
-        let password = data.registry_password()?;
-        registry.set_accounts(vec![account(&password)?]);
-        let closed = closing.clone().cancelled_owned();
-        let tls = authority.server_config()?;
-        let serving = tokio::spawn(registry::serve(listener, registry.clone(), tls, closed));
-        let access = RegistryAccess {
-            host,
-            ca_pem: Some(authority.ca_pem().as_bytes().to_vec()),
-            username: ACCOUNT.to_owned(),
-            password,
-        };
-        Ok(Self { registry, access, ca_file: data.publish_ca(authority.ca_pem())?, serving })
+        let access = access(config, data, address)?;
+        registry.set_accounts(vec![account(&access.password)?]);
+        registry.set_in_use(in_use(engine_host.to_owned()));
+        let care = registry::Care { collect_every: config.collect_every, verify_every: config.verify_every };
+        let (tls, closed) = (authority.server_config()?, closing.clone().cancelled_owned());
+        let served = registry.clone();
+        let serving = tokio::spawn(async move {
+            tokio::select! {
+                ended = registry::serve(listener, served.clone(), tls, closed) => ended,
+                never = served.care(care) => match never {},
+            }
+        });
+        Ok(Self { registry, access, ca_file, serving })
     }
+}
+
+fn host(config: &config::Embedded, address: SocketAddr) -> Result<RegistryHost, ServeError> {
+    match &config.host {
+        Some(host) => Ok(host.clone()),
+        None => address.to_string().parse().map_err(|_| ServeError::Pattern),
+    }
+}
+
+/// How this program reaches the registry that serves at `address`.
+pub(crate) fn access(
+    config: &config::Embedded,
+    data: &DataDir,
+    address: SocketAddr,
+) -> Result<RegistryAccess, ServeError> {
+    let path = data.ca_file();
+    let ca_pem = std::fs::read(&path).map_err(|source| ServeError::Read { path, source })?;
+    Ok(RegistryAccess {
+        host: host(config, address)?,
+        ca_pem: Some(ca_pem),
+        username: ACCOUNT.to_owned(),
+        password: data.registry_password()?,
+    })
+}
+
+/// What runs on the engine. Where there is no engine nothing runs.
+pub(crate) fn in_use(engine_host: String) -> registry::AskInUse {
+    Arc::new(move || {
+        let engine = Engine::at(&engine_host);
+        async move {
+            if engine.socket().is_some_and(|socket| !socket.exists()) {
+                return Ok(HashSet::new());
+            }
+            engine.running_digests().await.map_err(|error| error.to_string())
+        }
+        .boxed()
+    })
 }
 
 fn account(password: &Secret) -> Result<registry::Account, ServeError> {

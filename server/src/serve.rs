@@ -192,7 +192,7 @@ impl RegistryPlace {
         match &config.registry {
             config::Registry::Embedded(embedded) => {
                 let EmbeddedRegistry { registry, access, ca_file, serving } =
-                    EmbeddedRegistry::start(embedded, data, closing)?;
+                    EmbeddedRegistry::start(embedded, data, &config.engine.host, closing)?;
                 Ok(Self { access, registry: Some(registry), listener: Some(serving), ca_file: Some(ca_file) })
             }
             config::Registry::External { host, ca, username, password } => {

@@ -23,7 +23,7 @@ use crate::{
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn later(age: Duration) -> Collection {
-    Collection { in_use: HashSet::new(), now: Timestamp::now().plus(age), dry_run: false }
+    Collection { in_use: Some(HashSet::new()), now: Timestamp::now().plus(age), dry_run: false }
 }
 
 async fn collect(yard: &Yard, asked: Collection) -> (Collected, Vec<Removal>) {
@@ -124,7 +124,9 @@ async fn rules_keep_the_newest_the_young_the_named_and_what_runs() {
         pushed_ago(&yard, "acme/clock", version, age * DAY);
     }
     let runs = sha256(images::blobs(&yard, "acme/clock", "2").await.as_bytes());
-    let asked = Collection { in_use: HashSet::from([runs]), ..later(2 * DAY) };
+    let unknown = Collection { in_use: None, ..later(2 * DAY) };
+    assert_eq!(collect(&yard, unknown).await.0, Collected::default());
+    let asked = Collection { in_use: Some(HashSet::from([runs])), ..later(2 * DAY) };
     let (sum, removals) = collect(&yard, asked).await;
     assert_eq!(tags(&yard, "acme/clock").await, ["2", "5", "6", "v3"]);
     let gone: Vec<String> = removals

@@ -25,3 +25,14 @@ pub(super) fn duration(time: Duration) -> String {
 pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
+
+/// `840 bytes`, `1.2 MB`, `3.4 GB`.
+pub(super) fn size(bytes: u64) -> String {
+    let unit = |power: u32| bytes as f64 / f64::from(10u32.pow(power));
+    match bytes {
+        0..1_000 => format!("{bytes} bytes"),
+        1_000..1_000_000 => format!("{:.1} kB", unit(3)),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", unit(6)),
+        _ => format!("{:.1} GB", unit(9)),
+    }
+}

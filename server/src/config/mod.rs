@@ -18,7 +18,7 @@ use mergeyard_plan::policy::{Policies, Policy};
 use mergeyard_types::{RegistryHost, RepoName, Secret, Timestamp};
 use url::Url;
 
-pub use registry::{Embedded, Registry};
+pub use registry::{Embedded, Registry, RegistryAlone};
 pub use source::ConfigError;
 
 use crate::store::Source;
@@ -160,14 +160,17 @@ impl Config {
         Self::check(raw, &folder)
     }
 
-    /// The part that a registry alone needs: where it keeps everything, and its own table. What
-    /// the rest would complain about is not looked at.
+    /// The part that a registry alone needs. What the rest would complain about is not looked at.
     pub fn load_registry(
         file: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<(PathBuf, Registry), ConfigError> {
+    ) -> Result<RegistryAlone, ConfigError> {
         let (raw, folder) = source::read(file, environment)?;
-        Ok((folder.join(raw.data_dir), Registry::check(raw.registry, &folder)?))
+        Ok(RegistryAlone {
+            data_dir: folder.join(raw.data_dir),
+            registry: Registry::check(raw.registry, &folder)?,
+            engine_host: raw.engine.host,
+        })
     }
 
     /// A configuration that was not written but made.

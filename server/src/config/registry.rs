@@ -36,6 +36,26 @@ pub struct Embedded {
     pub verify_every: Option<Duration>,
 }
 
+/// What is configured for a registry without the rest of the server.
+#[derive(Debug, Clone)]
+pub struct RegistryAlone {
+    pub data_dir: PathBuf,
+    pub registry: Registry,
+    pub engine_host: String,
+}
+
+impl RegistryAlone {
+    pub fn embedded(&self) -> Result<&Embedded, ConfigError> {
+        match &self.registry {
+            Registry::Embedded(embedded) => Ok(embedded),
+            Registry::External { .. } => {
+                let why = "is false, so the registry is another program's: remove that line to have one here";
+                Err(ConfigError::value("registry.embedded", why))
+            }
+        }
+    }
+}
+
 impl Registry {
     pub(super) fn check(raw: RawRegistry, folder: &Path) -> Result<Self, ConfigError> {
         let RawRegistry { embedded, listen, host, ca, username, password, .. } = &raw;

@@ -15,7 +15,7 @@ use bollard::{
     },
 };
 use futures_util::StreamExt;
-use mergeyard_types::{ImageRef, RegistryHost, StepId, Timestamp};
+use mergeyard_types::{Digest, ImageRef, RegistryHost, StepId, Timestamp};
 
 use super::{BaseCredentials, Engine, EngineError, RegistryCredentials, docker_credentials};
 use crate::{StepFault, base_images::registry_of, log::LogSink};
@@ -98,6 +98,20 @@ impl Engine {
             Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
             other => self.checked("remove an image", other).await.map(drop),
         }
+    }
+
+    /// The digests, as registries know them, of the images that containers were made from. A
+    /// container that is stopped counts: it may be started again.
+    pub async fn running_digests(&self) -> Result<HashSet<Digest>, EngineError> {
+        let docker = self.docker().await?;
+        let options = ListContainersOptionsBuilder::new().all(true).build();
+        let containers = self.checked("list containers", docker.list_containers(Some(options)).await).await?;
+        let running: HashSet<String> = containers.into_iter().filter_map(|c| c.image_id).collect();
+        let options = ListImagesOptionsBuilder::new().build();
+        let images = self.checked("list images", docker.list_images(Some(options)).await).await?;
+        let digests =
+            images.iter().filter(|image| running.contains(&image.id)).flat_map(|image| &image.repo_digests);
+        Ok(digests.filter_map(|name| name.split_once('@')?.1.parse().ok()).collect())
     }
 
     /// Lets go of the older versions of what was built here for this registry. The newest of

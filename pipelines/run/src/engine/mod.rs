@@ -10,7 +10,7 @@ mod images;
 mod session;
 mod vertex;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use base64::{
     Engine as _,
@@ -105,6 +105,11 @@ impl Engine {
     /// Whether files of this machine are the engine's files.
     pub fn is_local(&self) -> bool {
         self.host.starts_with("unix://")
+    }
+
+    /// The file through which a local engine is reached.
+    pub fn socket(&self) -> Option<&Path> {
+        self.host.strip_prefix("unix://").map(Path::new)
     }
 
     /// Asks the engine itself, so it is also the question whether there is one.

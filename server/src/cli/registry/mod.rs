@@ -1,7 +1,10 @@
 //! `mergeyard registry …`: the private TLS registry, alone and under care.
 
 mod certificate;
+mod gc;
+mod reach;
 mod serve;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -18,6 +21,10 @@ pub(super) enum Command {
     /// What is there already stays; a certificate that is about to expire, or lacks a name,
     /// is made anew from the same authority.
     Certificate(certificate::Certificate),
+    /// Remove what no rule, manifest or running container keeps; while it serves, too
+    Gc(gc::Gc),
+    /// Read everything again, and take what is damaged out of sight; while it serves, too
+    Verify(verify::Verify),
 }
 
 impl Command {
@@ -31,5 +38,7 @@ pub(super) async fn registry(command: Command, file: Option<PathBuf>) -> Result<
     match command {
         Command::Serve => serve::serve(file).await,
         Command::Certificate(asked) => certificate::certificate(asked),
+        Command::Gc(asked) => gc::gc(file, asked).await,
+        Command::Verify(asked) => verify::verify(file, asked).await,
     }
 }

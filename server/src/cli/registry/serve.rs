@@ -8,24 +8,21 @@ use tracing::info;
 
 use crate::{
     cli::{Failed, usual_file},
-    config::{Config, Registry},
+    config::Config,
     data_dir::DataDir,
     embedded_registry::EmbeddedRegistry,
 };
 
 pub(super) async fn serve(file: Option<PathBuf>) -> Result<(), Failed> {
-    let (data_dir, config) = Config::load_registry(usual_file(file).as_deref(), std::env::vars())
+    let alone = Config::load_registry(usual_file(file).as_deref(), std::env::vars())
         .map_err(|error| Failed::Usage(Box::new(error)))?;
-    let Registry::Embedded(config) = config else {
-        let why = "`registry.embedded` is false, so there is no registry to serve here; remove that line";
-        return Err(Failed::Usage(why.into()));
-    };
+    let config = alone.embedded().map_err(|error| Failed::Usage(Box::new(error)))?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let data = DataDir::open(&data_dir)?;
+    let data = DataDir::open(&alone.data_dir)?;
     let _owner = data.own()?;
     let closing = CancellationToken::new();
-    let mut place = EmbeddedRegistry::start(&config, &data, &closing)?;
+    let mut place = EmbeddedRegistry::start(config, &data, &alone.engine_host, &closing)?;
     info!(host = %place.access.host, ca = %place.ca_file.display(), "the registry is ready");
     tokio::select! {
         _ = terminate.recv() => {}
