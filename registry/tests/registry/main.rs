@@ -3,6 +3,7 @@
 
 mod clients;
 mod collect;
+mod conformance;
 mod crashes;
 mod deletion;
 mod images;
