@@ -14,7 +14,7 @@ use mergeyard_types::{Digest, DigestError, ImageName, Version};
 use serde_json::json;
 
 use crate::{
-    account::Denied,
+    access::{Denied, ScopeError},
     route::{Reference, RouteError},
 };
 
@@ -23,7 +23,12 @@ pub enum Error {
     #[error(transparent)]
     Route(#[from] RouteError),
     #[error(transparent)]
-    Denied(#[from] Denied),
+    Denied(Denied),
+    /// Denied until the client proves who it is, in the way the challenge says.
+    #[error("{denied}")]
+    Unauthorized { denied: Denied, challenge: String },
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
     #[error("the registry does not take {0} here")]
     Method(Method),
     #[error("the query is not understood: {0}")]
@@ -100,11 +105,13 @@ impl Error {
             Error::Route(RouteError::Tag { asked: false, .. }) => (BAD, "MANIFEST_INVALID"),
             Error::Route(RouteError::UploadId) => (NONE, "BLOB_UPLOAD_UNKNOWN"),
             Error::Route(RouteError::Unknown) => (NONE, "UNSUPPORTED"),
-            Error::Denied(Denied::Unknown | Denied::Expired { .. }) => {
-                (StatusCode::UNAUTHORIZED, "UNAUTHORIZED")
-            }
             Error::Denied(Denied::Hidden { .. }) => (NONE, "NAME_UNKNOWN"),
-            Error::Denied(Denied::Right { .. }) => (StatusCode::FORBIDDEN, "DENIED"),
+            Error::Denied(Denied::Right { .. } | Denied::Operator { .. }) => {
+                (StatusCode::FORBIDDEN, "DENIED")
+            }
+            Error::Denied(Denied::TooMany { .. }) => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
+            Error::Denied(_) | Error::Unauthorized { .. } => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
+            Error::Scope(_) => (BAD, "UNSUPPORTED"),
             Error::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
             Error::Query(_) => (BAD, "UNSUPPORTED"),
             Error::NameUnknown(_) => (NONE, "NAME_UNKNOWN"),
@@ -166,9 +173,11 @@ impl IntoResponse for Error {
         let mut response = (self.status(), Json(body)).into_response();
         let headers = response.headers_mut();
         match &self {
-            Error::Denied(Denied::Unknown | Denied::Expired { .. }) => {
-                let challenge = HeaderValue::from_static("Basic realm=\"mergeyard\", charset=\"UTF-8\"");
-                headers.insert(header::WWW_AUTHENTICATE, challenge);
+            Error::Unauthorized { challenge, .. } => {
+                insert(headers, header::WWW_AUTHENTICATE, challenge.clone());
+            }
+            Error::Denied(Denied::TooMany { seconds }) => {
+                headers.insert(header::RETRY_AFTER, (*seconds).into());
             }
             Error::OutOfOrder { offset, location, .. } => {
                 insert(headers, header::RANGE, received(*offset));

@@ -4,7 +4,7 @@
 //! what it meant, and a repository shows nothing it was not given. It knows nothing of GitHub,
 //! databases or pipelines: the server hands it a directory, accounts and a listener.
 
-mod account;
+mod access;
 pub mod authority;
 mod blobs;
 mod care;
@@ -29,15 +29,17 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, RwLock},
 };
 
-use http::{HeaderMap, Method};
 use mergeyard_types::{Digest, ImageName, Timestamp, Version};
 use serde::Deserialize;
 use tokio::sync::broadcast;
 
-pub use account::{Account, Denied, Grant, Identity, Right, SecretHash};
+pub use access::{
+    Account, Denied, Grant, GrantError, Identity, NewRobot, Right, Robot, RobotError, RobotName,
+    RobotNameError, Robots, ScopeError, SecretHash,
+};
 pub use authority::Authority;
 pub use care::{AskInUse, Care};
 pub use collect::{Collected, Collection, Removal};
@@ -51,7 +53,7 @@ pub use route::{Reference, Route, RouteError};
 pub use serve::serve;
 pub use verify::{Fault, Progress, Verified, Verifying};
 
-use account::Accounts;
+use access::Access;
 use collect::Collector;
 use manifest::Document;
 use store::{Store, found};
@@ -64,7 +66,7 @@ pub struct Registry {
     store: Arc<Store>,
     uploads: Arc<Uploads>,
     config: Arc<Config>,
-    accounts: Arc<RwLock<Arc<Accounts>>>,
+    access: Arc<Access>,
     events: broadcast::Sender<Event>,
     in_use: Arc<RwLock<Option<AskInUse>>>,
 }
@@ -94,11 +96,13 @@ impl Registry {
         };
         let store = Store::open(root).map_err(failed)?;
         let uploads = Uploads::load(&store).map_err(failed)?;
+        let config = Arc::new(config);
+        let access = Access::open(&store.paths, &config).map_err(failed)?;
         let registry = Self {
             store: Arc::new(store),
             uploads: Arc::new(uploads),
-            config: Arc::new(config),
-            accounts: Arc::default(),
+            config,
+            access: Arc::new(access),
             events: broadcast::Sender::new(event::BACKLOG),
             in_use: Arc::default(),
         };
@@ -108,9 +112,9 @@ impl Registry {
         Ok(registry)
     }
 
-    /// Replaces all accounts; requests that are let in already go on.
+    /// Replaces all accounts that are not robots'; requests that are let in already go on.
     pub fn set_accounts(&self, accounts: Vec<Account>) {
-        *self.accounts.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Accounts::new(accounts));
+        self.access.set_accounts(accounts);
     }
 
     /// Pushes, pulls and deletions from now on.
@@ -196,11 +200,6 @@ impl Registry {
     ) -> Result<Option<(Digest, BTreeMap<String, String>)>, Error> {
         let (name, tag, config) = (name.clone(), tag.clone(), self.config.clone());
         self.read(move |store| labels(store, &name, tag, &config.limits)).await
-    }
-
-    fn authorize(&self, headers: &HeaderMap, method: &Method, route: &Route) -> Result<Identity, Denied> {
-        let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner).clone();
-        accounts.authorize(headers, method, route, Timestamp::now())
     }
 
     fn tell(&self, event: Event) {

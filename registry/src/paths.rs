@@ -13,6 +13,10 @@
 //! | `incoming/<uuid>`                               | a small file before its rename                       | then renamed away |
 //! | `quarantine/<algorithm>-<hex>`                  | bytes that no longer have that digest, for a person  | rename |
 //! | `collected`, `verified`                         | nothing; their times are those of the last full pass | touched |
+//! | `access/token-key`                              | the key tokens are signed with                       | once, rename of a synced file |
+//! | `access/robots.json`                            | the robots: rights, and hashes of their secrets      | rename of a synced file |
+//! | `access/lock`                                   | nothing; locked by a command that changes robots     | once |
+//! | `access/incoming/<uuid>`                        | the next `robots.json` before its rename             | then renamed away |
 //!
 //! A reader looks at `repositories` first and at `content` second, a writer fills them in the
 //! opposite order, and everything in either arrives by one `rename` or one `create`: whatever
@@ -124,5 +128,21 @@ impl Paths {
 
     pub(crate) fn verified(&self) -> PathBuf {
         self.root.join("verified")
+    }
+
+    pub(crate) fn token_key(&self) -> PathBuf {
+        self.root.join("access/token-key")
+    }
+
+    pub(crate) fn robots(&self) -> PathBuf {
+        self.root.join("access/robots.json")
+    }
+
+    pub(crate) fn access_lock(&self) -> PathBuf {
+        self.root.join("access/lock")
+    }
+
+    pub(crate) fn access_incoming(&self) -> PathBuf {
+        self.root.join("access/incoming")
     }
 }

@@ -15,6 +15,8 @@ pub enum Route {
     Base,
     /// `/v2/_catalog`
     Catalog,
+    /// `/v2/_mergeyard/upkeep/<task>`, an extension as the specification lets registries have
+    Upkeep(Task),
     /// `/v2/<name>/tags/list`
     Tags { name: ImageName },
     /// `/v2/<name>/manifests/<reference>`
@@ -27,6 +29,13 @@ pub enum Route {
     Uploads { name: ImageName },
     /// `/v2/<name>/blobs/uploads/<id>`
     Upload { name: ImageName, id: Uuid },
+}
+
+/// What an operator may have done while the registry serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    Collect,
+    Verify,
 }
 
 /// How a manifest is asked for.
@@ -65,6 +74,8 @@ impl Route {
         let parts: Vec<&str> = rest.split('/').collect();
         match parts.as_slice() {
             ["_catalog"] => Ok(Route::Catalog),
+            ["_mergeyard", "upkeep", "collect"] => Ok(Route::Upkeep(Task::Collect)),
+            ["_mergeyard", "upkeep", "verify"] => Ok(Route::Upkeep(Task::Verify)),
             [name @ .., "tags", "list"] => Ok(Route::Tags { name: join(name)? }),
             [name @ .., "manifests", reference] => {
                 Ok(Route::Manifest { name: join(name)?, reference: Reference::parse(method, reference)? })
@@ -88,7 +99,7 @@ impl Route {
     /// The repository it is about.
     pub fn name(&self) -> Option<&ImageName> {
         match self {
-            Route::Base | Route::Catalog => None,
+            Route::Base | Route::Catalog | Route::Upkeep(_) => None,
             Route::Tags { name }
             | Route::Manifest { name, .. }
             | Route::Blob { name, .. }

@@ -103,6 +103,7 @@ fn account(password: &Secret) -> Result<registry::Account, ServeError> {
         name: ACCOUNT.to_owned(),
         secret: registry::SecretHash::of(password),
         grants: vec![all],
+        is_operator: true,
         expires: None,
     })
 }

@@ -366,6 +366,7 @@ impl TestRegistry {
             name: "yard".to_owned(),
             secret: registry::SecretHash::of(&password),
             grants: vec![registry::Grant::new("**", &rights).expect("a pattern")],
+            is_operator: true,
             expires: None,
         }]);
         let tls = authority.server_config().expect("a TLS configuration");

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::Call;
 use crate::{
-    account::Right,
+    access::Right,
     error::{Error, insert},
     store::tag_order,
 };
@@ -43,7 +43,7 @@ impl Call<'_> {
     pub(super) async fn catalog(&self) -> Result<Response, Error> {
         let page: Page = self.query()?;
         let names = self.registry.repositories().await?;
-        let visible = names.iter().filter(|name| self.identity.may(Right::Pull, name));
+        let visible = names.iter().filter(|name| self.identity.holds(Right::Pull, name));
         let after = visible.filter(|name| page.last.as_deref().is_none_or(|last| name.as_str() > last));
         let (names, more) = self.cut(&page, after.map(ToString::to_string))?;
         let next = more.then(|| link("/v2/_catalog", &names));

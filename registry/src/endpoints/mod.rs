@@ -1,12 +1,15 @@
 //! The endpoints of the OCI distribution specification over a [`Registry`].
 //!
 //! Each request takes one way: its path becomes a [`Route`], its headers an [`Identity`] that may
-//! do this, and one function per endpoint answers. Every refusal leaves through [`Error`].
+//! do this, and one function per endpoint answers. Every refusal leaves through [`Error`]. Beside
+//! them is the endpoint at which clients fetch tokens, see `token.rs`.
 
 mod blobs;
 mod lists;
 mod manifests;
 mod referrers;
+mod token;
+mod upkeep;
 mod uploads;
 
 use axum::{
@@ -17,15 +20,15 @@ use axum::{
     routing::any,
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
-use mergeyard_types::{Digest, ImageName};
+use mergeyard_types::{Digest, ImageName, Timestamp};
 use serde::de::DeserializeOwned;
 
 use crate::{
     Registry,
-    account::Identity,
+    access::Identity,
     error::{Error, insert},
     event::{Act, Content, Event},
-    route::Route,
+    route::{Route, Task},
 };
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -36,6 +39,7 @@ pub fn router(registry: Registry) -> Router {
         .route("/v2", any(answer))
         .route("/v2/", any(answer))
         .route("/v2/{*rest}", any(answer))
+        .route("/token", any(token::answer))
         .with_state(registry)
 }
 
@@ -54,11 +58,13 @@ async fn answer(State(registry): State<Registry>, request: Request) -> Response 
 async fn dispatch(registry: &Registry, parts: Parts, body: Body) -> Result<Response, Error> {
     let method = parts.method.clone();
     let route = Route::parse(&method, parts.uri.path())?;
-    let identity = registry.authorize(&parts.headers, &method, &route)?;
+    let identity = registry.access.authorize(&parts, &route, Timestamp::now())?;
     let call = Call { registry, parts, identity };
     match (&method, route) {
         (&Method::GET | &Method::HEAD, Route::Base) => Ok(StatusCode::OK.into_response()),
         (&Method::GET, Route::Catalog) => call.catalog().await,
+        (&Method::POST, Route::Upkeep(Task::Collect)) => call.collect().await,
+        (&Method::POST, Route::Upkeep(Task::Verify)) => call.verify().await,
         (&Method::GET, Route::Tags { name }) => call.tags(name).await,
         (&Method::GET | &Method::HEAD, Route::Manifest { name, reference }) => {
             call.get_manifest(name, reference).await

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{CONTENT_DIGEST, Call};
 use crate::{
     Registry,
-    account::Right,
+    access::Right,
     blocking,
     error::{Error, insert, received},
     event::{Act, Content},

@@ -20,6 +20,9 @@ use tower::ServiceExt;
 
 pub(crate) const SECRET: &str = "Zk3vN8qT1xW6yB0cR5mJ9pL2";
 
+/// What clients call it.
+pub(crate) const HOST: &str = "registry.example.org:5000";
+
 pub(crate) struct Yard {
     pub(crate) directory: TempDir,
     pub(crate) registry: Registry,
@@ -59,7 +62,7 @@ impl Yard {
     }
 
     pub(crate) fn ask(&self, method: &str, path: &str) -> Ask<'_> {
-        let request = Request::builder().method(method).uri(path);
+        let request = Request::builder().method(method).uri(path).header(header::HOST, HOST);
         Ask { yard: self, request, account: Some("robot".into()), body: Body::empty() }
     }
 
@@ -181,6 +184,7 @@ pub(crate) fn accounts() -> Vec<Account> {
         name: name.to_owned(),
         secret: SecretHash::of(&Secret::new(SECRET)),
         grants: vec![Grant::new(pattern, rights).unwrap()],
+        is_operator: name == "robot",
         expires: None,
     };
     vec![

@@ -7,6 +7,7 @@ mod exhaustion;
 mod external_registry;
 mod git_hook;
 mod main_job;
+mod robots;
 mod sigkill;
 
 use std::{

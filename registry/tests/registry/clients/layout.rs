@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A layout with one image of one gzipped layer.
-pub(super) fn write_image(layout: &Path) -> Digest {
+pub(crate) fn write_image(layout: &Path) -> Digest {
     let manifest = image(layout, "amd64");
     write_index(layout, IMAGE, &manifest)
 }

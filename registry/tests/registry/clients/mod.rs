@@ -2,7 +2,7 @@
 
 mod cosign;
 mod docker;
-mod layout;
+pub(crate) mod layout;
 mod oras;
 mod podman;
 mod skopeo;
@@ -75,7 +75,7 @@ impl Desk {
 }
 
 /// A folder as skopeo wants it: the authority under a name that ends with `.crt`.
-fn certificates(home: &Path, folder: &str, ca: &Path) -> String {
+pub(crate) fn certificates(home: &Path, folder: &str, ca: &Path) -> String {
     let folder = home.join(folder);
     fs::create_dir_all(&folder).unwrap();
     fs::copy(ca, folder.join("ca.crt")).unwrap();

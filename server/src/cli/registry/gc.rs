@@ -36,7 +36,7 @@ pub(super) async fn gc(file: Option<PathBuf>, asked: Gc) -> Result<(), Failed> {
     let (sum, knows_what_runs) = match Reached::open(file)? {
         Reached::Running(running) => {
             let mut sum = None;
-            let path = format!("/maintenance/collect?dry_run={dry_run}");
+            let path = format!("/v2/_mergeyard/upkeep/collect?dry_run={dry_run}");
             let each = |line| match line {
                 Line::Removal(removal) => {
                     show(&removal);

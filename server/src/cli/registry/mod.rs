@@ -3,6 +3,7 @@
 mod certificate;
 mod gc;
 mod reach;
+mod robot;
 mod serve;
 mod verify;
 
@@ -25,6 +26,9 @@ pub(super) enum Command {
     Gc(gc::Gc),
     /// Read everything again, and take what is damaged out of sight; while it serves, too
     Verify(verify::Verify),
+    /// Accounts for programs: what each may pull, push or delete
+    #[command(subcommand)]
+    Robot(robot::Command),
 }
 
 impl Command {
@@ -40,5 +44,6 @@ pub(super) async fn registry(command: Command, file: Option<PathBuf>) -> Result<
         Command::Certificate(asked) => certificate::certificate(asked),
         Command::Gc(asked) => gc::gc(file, asked).await,
         Command::Verify(asked) => verify::verify(file, asked).await,
+        Command::Robot(command) => robot::robot(command, file),
     }
 }

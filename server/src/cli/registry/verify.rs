@@ -44,7 +44,7 @@ pub(super) async fn verify(file: Option<PathBuf>, asked: Verify) -> Result<(), F
                 }
                 Ok(())
             };
-            running.lines("/maintenance/verify", each).await?;
+            running.lines("/v2/_mergeyard/upkeep/verify", each).await?;
             let stopped = "the registry stopped before everything was read; run this again";
             sum.ok_or_else(|| Failed::work(stopped))?
         }
