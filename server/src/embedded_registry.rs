@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    audit::audit,
     config,
     data_dir::DataDir,
     serve::{ServeError, bind},
@@ -52,6 +53,7 @@ impl EmbeddedRegistry {
             tokio::select! {
                 ended = registry::serve(listener, served.clone(), tls, closed) => ended,
                 never = served.care(care) => match never {},
+                never = audit(&served) => never,
             }
         });
         Ok(Self { registry, access, ca_file, serving })

@@ -4,6 +4,7 @@
 //! [`inbox`] decides it, [`steps`] does it, [`outbox`] tells about it. [`yard`] holds what
 //! they share, [`workers`] keep them going; [`serve`] puts a server together and takes it apart.
 
+mod audit;
 pub mod changes;
 pub mod cli;
 pub mod clock;

@@ -25,10 +25,10 @@ pub(super) struct KnownRobots {
 }
 
 struct Known {
-    accounts: Arc<HashMap<String, Arc<Account>>>,
+    accounts: HashMap<String, Arc<Account>>,
     stamp: Stamp,
     /// Held open, so that the file that takes its place cannot be given its inode number.
-    _file: Option<File>,
+    file: Option<File>,
 }
 
 /// What changes when a file does. Its permissions are part of that: `ctime`.
@@ -41,7 +41,7 @@ enum Stamp {
 
 impl KnownRobots {
     pub(super) fn new(paths: &Paths) -> Self {
-        let known = Known { accounts: Arc::default(), stamp: Stamp::Missing, _file: None };
+        let known = Known { accounts: HashMap::new(), stamp: Stamp::Missing, file: None };
         Self { path: paths.robots(), known: Mutex::new(known) }
     }
 
@@ -58,21 +58,29 @@ impl KnownRobots {
     /// What cannot be understood changes nothing, and is complained about once. A file that is gone
     /// is understood: there are no robots.
     fn read_again(&self, known: &mut Known, stamp: Stamp) {
-        known.stamp = stamp;
+        let before = std::mem::replace(&mut known.stamp, stamp);
         if stamp == Stamp::Missing {
-            known.accounts = Arc::default();
+            known.accounts = HashMap::new();
             return;
         }
-        match self.read(known) {
+        let error = match self.read(known) {
             Ok(robots) => {
                 let accounts =
-                    robots.into_iter().map(|robot| (robot.name.to_string(), Arc::new(robot.account())));
-                known.accounts = Arc::new(accounts.collect());
+                    robots.into_iter().map(|robot| (robot.name.to_string(), robot.account().into()));
+                known.accounts = accounts.collect();
+                return;
             }
-            Err(error) => tracing::error!(
-                "{} cannot be used, so the robots stay those known before: {error}; list the robots to see more",
+            Err(error) => error,
+        };
+        // A file that could not be read is not known: with descriptors or memory again, it may be.
+        if let FileError::Io(error) = &error {
+            known.stamp = Stamp::Unreadable(error.kind());
+        }
+        if known.stamp != before {
+            tracing::error!(
+                "the robots stay those known before: {} cannot be used: {error}",
                 self.path.display()
-            ),
+            );
         }
     }
 
@@ -80,8 +88,7 @@ impl KnownRobots {
         let file = File::open(&self.path)?;
         // The one that is read may be newer than the one looked at.
         known.stamp = Stamp::of(file.metadata());
-        known._file = Some(file.try_clone()?);
-        read(file)
+        read(known.file.insert(file))
     }
 }
 

@@ -131,18 +131,18 @@ impl Access {
         route: &Route,
         now: Timestamp,
     ) -> Result<Identity, Denied> {
-        let address = address(request);
         let identity = match credentials {
-            // Engines decide by these answers whether to log in, and would take less for all there is.
+            // Engines decide by these answers whether to log in; who has a name, and was let in without
+            // one, would take what is open to everybody for all there is.
             Credentials::None if matches!(route, Route::Base | Route::Catalog | Route::Upkeep(_)) => {
                 return Err(Denied::Unknown);
             }
             Credentials::None => Identity::anonymous(&self.config),
-            Credentials::Basic(login) => self.authenticate(login, address, now)?,
+            Credentials::Basic(login) => self.authenticate(login, address(request), now)?,
             Credentials::Bearer(token) => self.holder(&token, now)?,
             Credentials::Unreadable => return Err(Denied::Unknown),
         };
-        self.throttle.request(&identity, address).map_err(too_many)?;
+        let identity = self.count(identity, request)?;
         permit(&identity, request, route)?;
         Ok(identity)
     }

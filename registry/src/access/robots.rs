@@ -110,7 +110,7 @@ impl Robots {
 
     pub fn list(&self) -> Result<Vec<Robot>, RobotError> {
         let path = self.paths.robots();
-        match File::open(&path).map_err(FileError::Io).and_then(read) {
+        match File::open(&path).map_err(FileError::Io).and_then(|file| read(&file)) {
             Ok(robots) => Ok(robots),
             Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(FileError::Io(source)) => Err(RobotError::Storage { path, source }),
@@ -212,7 +212,7 @@ struct RobotsFile {
     robots: Vec<Robot>,
 }
 
-pub(super) fn read(file: File) -> Result<Vec<Robot>, FileError> {
+pub(super) fn read(file: &File) -> Result<Vec<Robot>, FileError> {
     let mut json = Vec::new();
     file.take(FILE_BYTES + 1).read_to_end(&mut json)?;
     if json.len() as u64 > FILE_BYTES {

@@ -182,6 +182,8 @@ mod tests {
             ("repository(plugin):a:pull", ""),
             ("repository:registry.example.org:5000/a:pull", ""),
             ("repository:Acme:pull", ""),
+            ("repository:../../etc/passwd:pull", ""),
+            ("repository:acme/../other:*", ""),
             ("registry:catalog:pull", ""),
             ("registry:other:*", ""),
             ("elsewhere:a:pull", ""),
@@ -192,9 +194,17 @@ mod tests {
 
     #[test]
     fn what_the_grammar_does_not_allow_or_is_too_much_is_refused() {
-        for text in
-            ["a", "repository:a", "repository::pull", "Repository:a:pull", "repository:a:PULL", "a:é:b"]
-        {
+        for text in [
+            "a",
+            "repository:a",
+            "repository::pull",
+            "Repository:a:pull",
+            "repository:a:PULL",
+            "a:é:b",
+            "repository:%2e%2e/x:pull",
+            "repository:a\0:pull",
+            "repository:a\":pull",
+        ] {
             assert_eq!(read(text), Err(ScopeError::Malformed), "{text}");
         }
         let one = "repository:a:pull";

@@ -1,7 +1,5 @@
 //! What holds for any accounts, any tokens and any request.
 
-use std::sync::LazyLock;
-
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderValue, Request};
 use proptest::prelude::*;
@@ -112,7 +110,7 @@ fn the_longest_token_that_is_given_is_taken_too() {
 }
 
 #[test]
-fn a_token_is_not_asked_when_the_operator_changes_his_mind() {
+fn a_token_is_not_asked_when_the_operators_mind_changes() {
     let (directory, opened) = access(open_to_everybody());
     let token = token(&opened, ANONYMOUS, &Scopes::parse(["repository:open/clock:pull"]).unwrap()).unwrap();
     let path = "/v2/open/clock/manifests/1";
@@ -160,21 +158,20 @@ fn requests() -> impl Strategy<Value = (Method, String)> {
     ]
 }
 
-/// Opened once: what is made anew for each case are the accounts.
-static OPEN: LazyLock<(TempDir, Access)> = LazyLock::new(|| access(open_to_everybody()));
-static CLOSED: LazyLock<(TempDir, Access)> = LazyLock::new(|| access(Config::default()));
-static SECRETS: LazyLock<(TempDir, Access)> = LazyLock::new(|| access(Config::default()));
-
-proptest! {
-    #[test]
-    fn a_token_never_may_more_than_its_account_and_one_for_what_was_wanted_may_as_much(
+#[test]
+fn a_token_never_may_more_than_its_account_and_one_for_what_was_wanted_may_as_much() {
+    let (_opened, opened) = access(open_to_everybody());
+    let (_closed, closed) = access(Config::default());
+    proptest!(|(
         grants in grants(), scopes in scopes(), (method, path) in requests(), anonymous: bool, open: bool
-    ) {
-        let access = if open { &OPEN.1 } else { &CLOSED.1 };
+    )| {
+        let access = if open { &opened } else { &closed };
         access.set_accounts(vec![account("robot", &grants, None)]);
         let who = if anonymous { ANONYMOUS } else { "robot" };
         let by_name = ask(access, &method, &path, (!anonymous).then(|| basic(who, SECRET)));
-        let Some(limited) = token(access, who, &Scopes::parse([scopes.as_str()]).unwrap()) else { return Ok(()) };
+        let Some(limited) = token(access, who, &Scopes::parse([scopes.as_str()]).unwrap()) else {
+            return Ok(());
+        };
         let by_token = ask(access, &method, &path, Some(limited));
         // Without a name, what says who one is and what there is asks for a token first.
         let asks_first = anonymous && matches!(path.as_str(), "/v2/" | "/v2/_catalog");
@@ -186,37 +183,39 @@ proptest! {
                 }
             }
         }
-        let uri = path.parse().unwrap();
         let route = Route::parse(&method, path.split('?').next().unwrap()).unwrap();
-        let wanted = token(access, who, &Scopes::wanted(&method, &route, &uri)).unwrap();
+        let wanted = token(access, who, &Scopes::wanted(&method, &route, &path.parse().unwrap())).unwrap();
         let by_wanted = ask(access, &method, &path, Some(wanted));
         prop_assert!(by_wanted.is_ok() || by_name.is_err(), "{by_wanted:?}");
-    }
+    });
+}
 
-    #[test]
-    fn no_header_lets_anyone_in_who_does_not_have_the_secret(
-        scheme in "(Basic |Bearer |basic|)", bytes in prop::collection::vec(any::<u8>(), 0..80), encode: bool
-    ) {
-        let access = &SECRETS.1;
-        access.set_accounts(vec![account("robot", &[("**", Right::ALL.to_vec())], None)]);
+#[test]
+fn no_header_lets_anyone_in_who_does_not_have_the_secret() {
+    let (_directory, access) = access(Config::default());
+    access.set_accounts(vec![account("robot", &[("**", Right::ALL.to_vec())], None)]);
+    let bytes = prop::collection::vec(any::<u8>(), 0..80);
+    proptest!(|(scheme in "(Basic |Bearer |basic|)", bytes in bytes, encode: bool)| {
         let rest = if encode { STANDARD.encode(&bytes).into_bytes() } else { bytes };
         if let Ok(value) = HeaderValue::from_bytes(&[scheme.as_bytes(), &rest].concat()) {
-            let answer = ask(access, &Method::GET, "/v2/other/manifests/1", Some(value));
+            let answer = ask(&access, &Method::GET, "/v2/other/manifests/1", Some(value));
             prop_assert!(answer.is_err());
         }
-    }
+    });
+}
 
-    #[test]
-    fn no_file_of_robots_makes_it_panic_or_opens_a_door(
-        bytes in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>(), cut: bool
-    ) {
-        let (directory, access) = access(Config::default());
-        let robots = Robots::open(directory.path());
-        let grants = vec![Grant::new("acme/*", &[Right::Pull]).unwrap()];
-        let new = NewRobot { name: "ci".parse().unwrap(), grants, expires: None, description: None };
-        let secret = robots.create(new, NOW).unwrap();
-        let path = Paths::new(directory.path()).robots();
-        let mut json = std::fs::read(&path).unwrap();
+#[test]
+fn no_file_of_robots_makes_it_panic_or_opens_a_door() {
+    let (directory, access) = access(Config::default());
+    let robots = Robots::open(directory.path());
+    let grants = vec![Grant::new("acme/*", &[Right::Pull]).unwrap()];
+    let new = NewRobot { name: "ci".parse().unwrap(), grants, expires: None, description: None };
+    let secret = robots.create(new, NOW).unwrap();
+    let path = Paths::new(directory.path()).robots();
+    let good = std::fs::read(&path).unwrap();
+    let (bytes, at) = (prop::collection::vec(any::<u8>(), 0..200), any::<prop::sample::Index>());
+    proptest!(|(bytes in bytes, at in at, cut: bool)| {
+        let mut json = good.clone();
         let at = at.index(json.len());
         if cut { json.truncate(at) } else { json.splice(at..at, bytes).for_each(drop) }
         std::fs::write(&path, json).unwrap();
@@ -225,5 +224,5 @@ proptest! {
         prop_assert!(push.is_err());
         prop_assert!(ask(&access, &Method::GET, "/v2/", Some(basic("ci", SECRET))).is_err());
         let _ = robots.list();
-    }
+    });
 }

@@ -27,7 +27,7 @@ use governor::{
 use super::{account::Identity, robots::ROBOTS};
 use crate::config::Limits;
 
-/// A few hundred kilobytes, and some thousand addresses before two share a place.
+/// 160 KiB, and so many addresses that two which fail at once seldom share a place.
 const PLACES: usize = 4096;
 
 pub(super) struct Throttle<C: Clock = DefaultClock> {

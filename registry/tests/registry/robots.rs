@@ -105,8 +105,19 @@ async fn a_broken_file_changes_nothing_until_it_is_repaired() {
     fs::write(&file, &other).unwrap();
     ask(&yard, "ci", secret.expose()).await.refused(401, "UNAUTHORIZED");
     assert_eq!(ask(&yard, "intruder", secret.expose()).await.status, 200);
+    // What cannot be read is looked at again, and tells nothing meanwhile.
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    for _ in 0..2 {
+        assert_eq!(ask(&yard, "intruder", secret.expose()).await.status, 200);
+    }
+    fs::remove_dir(&file).unwrap();
+    fs::write(&file, &good).unwrap();
+    ask(&yard, "intruder", secret.expose()).await.refused(401, "UNAUTHORIZED");
+    assert_eq!(ask(&yard, "ci", secret.expose()).await.status, 200);
     // Without the file there are no robots.
     fs::remove_file(&file).unwrap();
+    ask(&yard, "ci", secret.expose()).await.refused(401, "UNAUTHORIZED");
     ask(&yard, "intruder", secret.expose()).await.refused(401, "UNAUTHORIZED");
 }
 

@@ -6,7 +6,9 @@ mod engine_gone;
 mod exhaustion;
 mod external_registry;
 mod git_hook;
+mod lone_registry;
 mod main_job;
+mod registry_upkeep;
 mod robots;
 mod sigkill;
 
