@@ -17,15 +17,11 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    body::{Body, BodyDataStream, HttpBody},
-    extract::Request,
-    middleware::Next,
-    response::Response,
-};
+use axum::{body::Body, extract::Request, middleware::Next, response::Response};
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
 use http::{HeaderValue, Version, header};
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::runtime::Handle;
 
 /// Reading this much costs less than the handshake of a new connection.
@@ -46,10 +42,10 @@ pub(crate) async fn answer_whole(request: Request, next: Next) -> Response {
     let unread = Unread {
         small: body.size_hint().exact().is_some_and(|size| size <= KEPT),
         awaited: parts.headers.contains_key(header::EXPECT),
-        rest: Some(body.into_data_stream()),
+        rest: Some(body),
         closes: closes.clone(),
     };
-    let mut response = next.run(Request::from_parts(parts, Body::from_stream(unread))).await;
+    let mut response = next.run(Request::from_parts(parts, Body::new(unread))).await;
     if closes.load(Ordering::Acquire) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -58,24 +54,36 @@ pub(crate) async fn answer_whole(request: Request, next: Next) -> Response {
 
 /// A request's body, which sees to its rest when whoever answers lets go of it early.
 struct Unread {
-    rest: Option<BodyDataStream>,
+    rest: Option<Body>,
     small: bool,
     /// The client sends nothing before it is told to, which the first reading does.
     awaited: bool,
     closes: Arc<AtomicBool>,
 }
 
-impl Stream for Unread {
-    type Item = Result<Bytes, axum::Error>;
+impl HttpBody for Unread {
+    type Data = Bytes;
+    type Error = axum::Error;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         self.awaited = false;
         let Some(rest) = self.rest.as_mut() else { return Poll::Ready(None) };
-        let read = ready!(rest.poll_next_unpin(cx));
-        if !matches!(read, Some(Ok(_))) {
+        let read = ready!(Pin::new(&mut *rest).poll_frame(cx));
+        if rest.is_end_stream() || !matches!(read, Some(Ok(_))) {
             self.rest = None;
         }
         Poll::Ready(read)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.rest.as_ref().map_or(SizeHint::with_exact(0), HttpBody::size_hint)
     }
 }
 
@@ -91,8 +99,8 @@ impl Drop for Unread {
     }
 }
 
-async fn discard(mut rest: BodyDataStream) {
-    let mut left = LINGER_BYTES;
+async fn discard(rest: Body) {
+    let (mut rest, mut left) = (rest.into_data_stream(), LINGER_BYTES);
     while let Some(Ok(bytes)) = rest.next().await {
         match left.checked_sub(bytes.len() as u64) {
             Some(less) => left = less,
