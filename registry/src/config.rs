@@ -151,6 +151,13 @@ pub struct Limits {
     pub idle_time: Duration,
     /// Bounds how long a stopping server waits for transfers to end.
     pub shutdown_time: Duration,
+    /// Bounds how long a pull waits for an upstream registry that does not answer at all.
+    pub upstream_connect_time: Duration,
+    /// Protects pulls from an upstream registry that trickles: a small answer is whole within this
+    /// time, and of a blob some comes within it.
+    pub upstream_idle_time: Duration,
+    /// Protects an upstream registry that stumbles from being asked again at once; doubles each time.
+    pub upstream_backoff: Duration,
 }
 
 impl Default for Limits {
@@ -168,6 +175,9 @@ impl Default for Limits {
             header_time: Duration::from_secs(30),
             idle_time: Duration::from_secs(120),
             shutdown_time: Duration::from_secs(10),
+            upstream_connect_time: Duration::from_secs(10),
+            upstream_idle_time: Duration::from_secs(30),
+            upstream_backoff: Duration::from_millis(500),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A refusal tells the client which of the specification's error codes applies and what to do; a
 //! fault (the disk, a bug) tells the client nothing but a constant and the log everything, once.
 
-use std::{error::Error as _, io};
+use std::{error::Error as _, io, sync::Arc};
 
 use axum::{
     Json,
@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::{
     access::{Denied, ScopeError},
+    mirror::UpstreamError,
     route::{Reference, RouteError},
 };
 
@@ -79,6 +80,15 @@ pub enum Error {
     Range { size: u64 },
     #[error("the connection broke before the body ended")]
     Cut(#[source] axum::Error),
+    #[error(
+        "`{name}` is a mirror of {upstream}, which decides what is in it: push there, or to another repository here"
+    )]
+    Mirrored { name: ImageName, upstream: String },
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// One failure of a download that several clients waited for.
+    #[error(transparent)]
+    Shared(Arc<Error>),
     #[error("the registry's storage failed")]
     Storage(#[from] io::Error),
     #[error("a task of the registry died")]
@@ -133,25 +143,34 @@ impl Error {
             Error::TooManyUploads(_) => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
             Error::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID"),
             Error::Cut(_) => (BAD, "BLOB_UPLOAD_INVALID"),
+            Error::Mirrored { .. } => (StatusCode::FORBIDDEN, "DENIED"),
+            Error::Upstream(error) => error.meaning(),
+            Error::Shared(error) => error.meaning(),
             Error::Storage(error) if is_full(error) => (StatusCode::INSUFFICIENT_STORAGE, "UNKNOWN"),
             Error::Storage(_) | Error::Task(_) => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN"),
         }
     }
 
+    fn itself(&self) -> &Error {
+        if let Error::Shared(error) = self { error } else { self }
+    }
+
     fn message(&self) -> String {
         match self {
             Error::Storage(error) if is_full(error) => {
-                "the registry's disk is full: nothing was stored, pulls still work; free space and push again"
+                "the registry's disk is full: nothing was stored, what is stored can be pulled; free space and try again"
                     .into()
             }
             Error::Storage(_) | Error::Task(_) => "the registry failed; its log says why".into(),
+            Error::Shared(error) => error.message(),
             refusal => refusal.to_string(),
         }
     }
 
     /// Tells the log, once, what the client is not told.
     pub(crate) fn log(&self, method: &Method, path: &str) {
-        if !self.status().is_server_error() {
+        // What is shared was told when it happened.
+        if !self.status().is_server_error() || matches!(self, Error::Shared(_)) {
             return;
         }
         let (mut chain, mut cause) = (self.to_string(), self.source());
@@ -172,7 +191,7 @@ impl IntoResponse for Error {
         let body = json!({"errors": [{"code": self.code(), "message": self.message(), "detail": null}]});
         let mut response = (self.status(), Json(body)).into_response();
         let headers = response.headers_mut();
-        match &self {
+        match self.itself() {
             Error::Unauthorized { challenge, .. } => {
                 insert(headers, header::WWW_AUTHENTICATE, challenge.clone());
             }
@@ -182,6 +201,9 @@ impl IntoResponse for Error {
             Error::OutOfOrder { offset, location, .. } => {
                 insert(headers, header::RANGE, received(*offset));
                 insert(headers, header::LOCATION, location.clone());
+            }
+            Error::Upstream(UpstreamError::TooManyRequests { wait, .. }) => {
+                insert(headers, header::RETRY_AFTER, wait.as_secs().max(1).to_string());
             }
             Error::Range { size } => insert(headers, header::CONTENT_RANGE, format!("bytes */{size}")),
             _ => {}

@@ -16,6 +16,7 @@ mod error;
 mod event;
 mod listen;
 mod manifest;
+mod mirror;
 mod paths;
 mod quota;
 mod route;
@@ -49,6 +50,7 @@ pub use error::Error;
 pub use event::{Act, Content, Event};
 pub use listen::serve_app;
 pub use manifest::Manifest;
+pub use mirror::UpstreamError;
 pub use route::{Reference, Route, RouteError};
 pub use serve::serve;
 pub use verify::{Fault, Progress, Verified, Verifying};
@@ -56,6 +58,7 @@ pub use verify::{Fault, Progress, Verified, Verifying};
 use access::Access;
 use collect::Collector;
 use manifest::Document;
+use mirror::Mirrors;
 use store::{Store, found};
 use upload::Uploads;
 use verify::Verifier;
@@ -65,6 +68,7 @@ use verify::Verifier;
 pub struct Registry {
     store: Arc<Store>,
     uploads: Arc<Uploads>,
+    mirrors: Arc<Mirrors>,
     config: Arc<Config>,
     access: Arc<Access>,
     events: broadcast::Sender<Event>,
@@ -77,6 +81,8 @@ pub enum OpenError {
     InUse(PathBuf),
     #[error("cannot open the registry in {}", root.display())]
     Storage { root: PathBuf, source: io::Error },
+    #[error("the mirror `{prefix}` cannot be used: {why}")]
+    Mirror { prefix: ImageName, why: String },
 }
 
 /// What a sweep removed.
@@ -96,11 +102,14 @@ impl Registry {
         };
         let store = Store::open(root).map_err(failed)?;
         let uploads = Uploads::load(&store).map_err(failed)?;
-        let config = Arc::new(config);
+        uploads.remove_of(&store, |name| config.mirror(name).is_some()).map_err(failed)?;
+        let (store, uploads, config) = (Arc::new(store), Arc::new(uploads), Arc::new(config));
         let access = Access::open(&store.paths, &config).map_err(failed)?;
+        let mirrors = Mirrors::new(&config, &store, &uploads)?;
         let registry = Self {
-            store: Arc::new(store),
-            uploads: Arc::new(uploads),
+            store,
+            uploads,
+            mirrors: Arc::new(mirrors),
             config,
             access: Arc::new(access),
             events: broadcast::Sender::new(event::BACKLOG),

@@ -108,6 +108,18 @@ impl Route {
             | Route::Upload { name, .. } => Some(name),
         }
     }
+
+    pub(crate) fn name_mut(&mut self) -> Option<&mut ImageName> {
+        match self {
+            Route::Base | Route::Catalog | Route::Upkeep(_) => None,
+            Route::Tags { name }
+            | Route::Manifest { name, .. }
+            | Route::Blob { name, .. }
+            | Route::Referrers { name, .. }
+            | Route::Uploads { name }
+            | Route::Upload { name, .. } => Some(name),
+        }
+    }
 }
 
 impl Reference {

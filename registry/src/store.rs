@@ -170,18 +170,23 @@ impl Store {
         file: &Path,
         name: &ImageName,
         digest: &Digest,
-        rules: &Rules,
+        quota: Option<u64>,
     ) -> Result<(), Error> {
         let size = fs::metadata(file)?.len();
         let claim = self.blobs.claim(digest);
-        self.link(name, digest, size, rules, || self.blobs.adopt(&claim, file, digest))
+        self.link(name, digest, size, quota, || self.blobs.adopt(&claim, file, digest))
     }
 
     /// Lets a repository see content that another one has, and says whether it is there.
-    pub(crate) fn mount_blob(&self, name: &ImageName, digest: &Digest, rules: &Rules) -> Result<bool, Error> {
+    pub(crate) fn mount_blob(
+        &self,
+        name: &ImageName,
+        digest: &Digest,
+        quota: Option<u64>,
+    ) -> Result<bool, Error> {
         let _claim = self.blobs.claim(digest);
         match self.blobs.size(digest)? {
-            Some(size) => self.link(name, digest, size, rules, || Ok(())).map(|()| true),
+            Some(size) => self.link(name, digest, size, quota, || Ok(())).map(|()| true),
             None => Ok(false),
         }
     }
@@ -192,7 +197,7 @@ impl Store {
         name: &ImageName,
         digest: &Digest,
         size: u64,
-        rules: &Rules,
+        quota: Option<u64>,
         bring: impl FnOnce() -> io::Result<()>,
     ) -> Result<(), Error> {
         let link = self.paths.blob_link(name, digest);
@@ -200,7 +205,7 @@ impl Store {
             true => 0,
             false => size,
         };
-        self.quotas.charge(name, charged, rules.quota, || self.measure(name))?;
+        self.quotas.charge(name, charged, quota, || self.measure(name))?;
         let linked = bring().and_then(|()| durable::touch(&link));
         match &linked {
             Ok(true) => {}
@@ -231,41 +236,56 @@ impl Store {
         rules: &Rules,
     ) -> Result<(), Error> {
         let _stays = self.lock(name).rely();
+        let tagging = tag.map(|tag| Tagging { tag, may_move: rules.mutable_tags.contains(tag) });
         self.check_references(name, document)?;
-        self.check_tag(name, tag, &manifest.digest, rules)?;
+        self.check_tag(name, tagging, &manifest.digest)?;
         if self.paths.manifest_link(name, &manifest.digest).exists() {
-            return self.name_manifest(name, tag, manifest, document, rules);
+            return self.name_manifest(name, tagging, manifest, document);
         }
         let size = manifest.bytes.len() as u64;
         self.quotas.charge(name, size, rules.quota, || self.measure(name))?;
-        let named = self.name_manifest(name, tag, manifest, document, rules);
+        let named = self.name_manifest(name, tagging, manifest, document);
         if named.is_err() {
             self.quotas.forget(name);
         }
         named
     }
 
-    fn name_manifest(
+    /// Stores a manifest of a mirror. What it refers to is fetched when it is asked for, and
+    /// upstream alone decides what a tag means.
+    pub(crate) fn put_mirrored_manifest(
         &self,
         name: &ImageName,
         tag: Option<&Version>,
         manifest: &Manifest,
         document: &Document,
-        rules: &Rules,
+    ) -> Result<(), Error> {
+        let _stays = self.lock(name).rely();
+        let tagging = tag.map(|tag| Tagging { tag, may_move: true });
+        self.name_manifest(name, tagging, manifest, document)
+    }
+
+    /// Gives a manifest its names, for who holds the lock to rely on links.
+    fn name_manifest(
+        &self,
+        name: &ImageName,
+        tagging: Option<Tagging<'_>>,
+        manifest: &Manifest,
+        document: &Document,
     ) -> Result<(), Error> {
         let claim = self.blobs.claim(&manifest.digest);
         self.blobs.put(&claim, &manifest.digest, &manifest.bytes)?;
         self.list_referrer(name, manifest, document)?;
         let lock = self.lock(name);
         let _deciding = lock.decide();
-        let decision = self.check_tag(name, tag, &manifest.digest, rules)?;
+        let decision = self.check_tag(name, tagging, &manifest.digest)?;
         let _counted = lock.count_push();
         // Under the lock an existing link is durable, and the media type it was first pushed with stays.
         let link = self.paths.manifest_link(name, &manifest.digest);
         if !link.exists() {
             durable::write(&self.paths.incoming(), &link, manifest.media_type.as_bytes(), FILE_MODE)?;
         }
-        if let (Some(tag), TagIs::Other) = (tag, decision) {
+        if let (Some(Tagging { tag, .. }), TagIs::Other) = (tagging, decision) {
             let digest = manifest.digest.to_string();
             durable::write(&self.paths.incoming(), &self.paths.tag(name, tag), digest.as_bytes(), FILE_MODE)?;
         }
@@ -309,14 +329,13 @@ impl Store {
     fn check_tag(
         &self,
         name: &ImageName,
-        tag: Option<&Version>,
+        tagging: Option<Tagging<'_>>,
         digest: &Digest,
-        rules: &Rules,
     ) -> Result<TagIs, Error> {
-        let Some(tag) = tag else { return Ok(TagIs::Other) };
+        let Some(Tagging { tag, may_move }) = tagging else { return Ok(TagIs::Other) };
         match self.tag(name, tag)? {
             Some(published) if published == *digest => Ok(TagIs::Same),
-            Some(digest) if !rules.mutable_tags.contains(tag) => {
+            Some(digest) if !may_move => {
                 Err(Error::TagImmutable { name: name.clone(), tag: tag.clone(), digest })
             }
             Some(_) | None => Ok(TagIs::Other),
@@ -504,6 +523,13 @@ impl Store {
             _ => Ok(None),
         }
     }
+}
+
+/// The tag a manifest is to get, and whether it may be one that named another.
+#[derive(Clone, Copy)]
+struct Tagging<'a> {
+    tag: &'a Version,
+    may_move: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,10 +12,7 @@ use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -24,12 +21,12 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future};
 use mergeyard_types::{Digest, ImageName, Timestamp};
 use sha2::{Digest as _, Sha256, Sha512};
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, watch};
 use uuid::Uuid;
 
 use crate::{
     blocking,
-    config::{Limits, Rules},
+    config::Limits,
     durable,
     error::Error,
     store::{Store, found},
@@ -53,7 +50,7 @@ pub(crate) struct Uploads {
 pub(crate) struct Upload {
     pub(crate) id: Uuid,
     pub(crate) name: ImageName,
-    offset: AtomicU64,
+    offset: watch::Sender<u64>,
     /// Held by the one request that writes. `None` means that the file has to be asked.
     progress: Arc<tokio::sync::Mutex<Option<Progress>>>,
 }
@@ -114,6 +111,13 @@ impl Uploads {
         self.lock().get(&id).filter(|upload| upload.name == *name).cloned().ok_or(Error::UploadUnknown)
     }
 
+    /// Removes what a crash left of downloads that a mirror began: nobody knows their addresses.
+    pub(crate) fn remove_of(&self, store: &Store, mirrored: impl Fn(&ImageName) -> bool) -> io::Result<()> {
+        let ids: Vec<Uuid> =
+            self.lock().values().filter(|upload| mirrored(&upload.name)).map(|u| u.id).collect();
+        ids.into_iter().try_for_each(|id| self.remove(store, id))
+    }
+
     pub(crate) fn remove(&self, store: &Store, id: Uuid) -> io::Result<()> {
         self.lock().remove(&id);
         found(fs::remove_dir_all(store.paths.upload(id))).map(|_| ())
@@ -146,7 +150,7 @@ impl Upload {
         Self {
             id,
             name,
-            offset: AtomicU64::new(offset),
+            offset: watch::Sender::new(offset),
             progress: Arc::new(tokio::sync::Mutex::new(progress)),
         }
     }
@@ -168,7 +172,12 @@ impl Upload {
 
     /// How many bytes have been received; known without waiting for whoever writes.
     pub(crate) fn offset(&self) -> u64 {
-        self.offset.load(Ordering::Acquire)
+        *self.offset.borrow()
+    }
+
+    /// For whoever reads the growing file.
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+        self.offset.subscribe()
     }
 
     /// Where its client continues.
@@ -215,7 +224,7 @@ impl Writer {
             Some(progress) if progress.hasher.algorithm() == algorithm => progress,
             _ => Progress::read(&file, algorithm)?,
         };
-        upload.offset.store(progress.offset, Ordering::Release);
+        upload.offset.send_replace(progress.offset);
         Ok(Self { upload, file, progress: Some(progress), turn })
     }
 
@@ -267,7 +276,7 @@ impl Writer {
             progress.hasher.update(&chunk);
             progress.offset += chunk.len() as u64;
         }
-        self.upload.offset.store(progress.offset, Ordering::Release);
+        self.upload.offset.send_replace(progress.offset);
         self.progress = Some(progress);
         Ok(self)
     }
@@ -276,7 +285,7 @@ impl Writer {
     pub(crate) fn truncate(mut self, offset: u64) -> io::Result<()> {
         self.progress = None;
         self.file.set_len(offset)?;
-        self.upload.offset.store(offset, Ordering::Release);
+        self.upload.offset.send_replace(offset);
         Ok(())
     }
 
@@ -286,7 +295,7 @@ impl Writer {
         store: &Store,
         uploads: &Uploads,
         expected: &Digest,
-        rules: &Rules,
+        quota: Option<u64>,
     ) -> Result<(), Error> {
         let Some(progress) = self.progress.take() else { return Err(Error::UploadUnknown) };
         let actual = progress.hasher.finish();
@@ -296,7 +305,7 @@ impl Writer {
         }
         self.file.sync_all()?;
         let data = store.paths.upload_data(self.upload.id);
-        store.adopt_blob(&data, &self.upload.name, expected, rules)?;
+        store.adopt_blob(&data, &self.upload.name, expected, quota)?;
         uploads.remove(store, self.upload.id)?;
         Ok(())
     }

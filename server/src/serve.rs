@@ -281,6 +281,9 @@ fn docker(config: &Config, git: GitCache, engine: Engine, registry: Arc<Registry
             (login.host.to_string(), credentials)
         })
         .collect();
+    if let config::Registry::Embedded(embedded) = &config.registry {
+        docker.mirrors = embedded.config.mirrors.iter().map(|mirror| mirror.prefix.clone()).collect();
+    }
     docker.limits = BuildLimits { memory_bytes: config.engine.memory, ..BuildLimits::default() };
     docker.network = match config.engine.network {
         config::BuildNetwork::Default => BuildNetwork::Default,

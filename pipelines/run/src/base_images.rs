@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use mergeyard_types::{ImageName, RegistryHost};
 use parse_dockerfile::{Dockerfile, Flag, Instruction};
 
 /// A Dockerfile with more base images than this is not looked ahead into: it protects the engine.
@@ -41,12 +42,37 @@ pub fn base_images(dockerfile: &str) -> Vec<String> {
 /// `host[:port]` of the registry an image comes from; Docker Hub is `docker.io`.
 pub fn registry_of(image: &str) -> &str {
     match image.split_once('/') {
-        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => match first {
+        Some((first, _)) if names_registry(first) => match first {
             "index.docker.io" | "registry-1.docker.io" => "docker.io",
             host => host,
         },
         _ => "docker.io",
     }
+}
+
+/// What our own registry calls an image of a registry it mirrors: `<host>/docker.io/library/debian:12`
+/// for `debian:12`.
+pub fn in_mirror(image: &str, host: &RegistryHost, mirrors: &[ImageName]) -> Option<String> {
+    let name = full_name(image);
+    let mirrored =
+        |mirror: &ImageName| name.strip_prefix(mirror.as_str()).is_some_and(|rest| rest.starts_with('/'));
+    mirrors.iter().any(mirrored).then(|| format!("{host}/{name}"))
+}
+
+/// With its registry, and on Docker Hub with the `library` that people leave out.
+fn full_name(image: &str) -> String {
+    let name = match image.split_once('/') {
+        Some((first, rest)) if names_registry(first) => rest,
+        _ => image,
+    };
+    match registry_of(image) {
+        "docker.io" if !name.contains('/') => format!("docker.io/library/{name}"),
+        registry => format!("{registry}/{name}"),
+    }
+}
+
+fn names_registry(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost"
 }
 
 fn copied_from(options: &[Flag<'_>]) -> Option<String> {
@@ -149,5 +175,23 @@ FROM debian:bookworm-slim
         }
         assert_eq!(registry_of("localhost/x"), "localhost");
         assert_eq!(registry_of("registry.example.org:5000/a/b:1@sha256:00"), "registry.example.org:5000");
+    }
+
+    #[test]
+    fn an_image_of_a_mirrored_registry_has_a_name_in_ours() {
+        let host = "127.0.0.1:5000".parse().unwrap();
+        let mirrors = ["docker.io", "quay.io"].map(|mirror| mirror.parse().unwrap());
+        for (image, ours) in [
+            ("debian", "docker.io/library/debian"),
+            ("debian:bookworm-slim", "docker.io/library/debian:bookworm-slim"),
+            ("index.docker.io/debian:12", "docker.io/library/debian:12"),
+            ("acme/clock:1", "docker.io/acme/clock:1"),
+            ("quay.io/a/b:1@sha256:00", "quay.io/a/b:1@sha256:00"),
+        ] {
+            assert_eq!(in_mirror(image, &host, &mirrors), Some(format!("{host}/{ours}")), "{image}");
+        }
+        for image in ["quay.io.example.org/a:1", "ghcr.io/a/b", "127.0.0.1:5000/docker.io/library/debian"] {
+            assert_eq!(in_mirror(image, &host, &mirrors), None, "{image}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures_util::{FutureExt, future::BoxFuture};
 use mergeyard_plan::action::Action;
 pub use mergeyard_plan::run::Outcome as StepOutcome;
-use mergeyard_types::{CommitSha, GitRef, ImageRef, RepoName, RunId, StepId};
+use mergeyard_types::{CommitSha, GitRef, ImageName, ImageRef, RepoName, RunId, StepId};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -62,6 +62,9 @@ pub struct Docker {
     pub registry: Arc<RegistryClient>,
     /// For base images of other registries than ours.
     pub base_credentials: BaseCredentials,
+    /// Registries that ours has a mirror of, each under its own name: base images of these are
+    /// pulled from ours first.
+    pub mirrors: Vec<ImageName>,
     pub limits: BuildLimits,
     pub network: BuildNetwork,
     /// `None`: the best the engine has.
@@ -153,6 +156,7 @@ impl Docker {
             engine,
             registry,
             base_credentials: BaseCredentials::new(),
+            mirrors: Vec::new(),
             limits: BuildLimits::default(),
             network: BuildNetwork::default(),
             builder: None,

@@ -11,8 +11,8 @@ use mergeyard_types::{ImageRef, Timestamp};
 
 use crate::{
     StepFault,
-    base_images::base_images,
-    engine::{BuildSpec, RegistryCredentials, TREE_LABEL},
+    base_images::{base_images, in_mirror, registry_of},
+    engine::{BaseCredentials, BuildSpec, RegistryCredentials, TREE_LABEL},
     engine_trust::Trust,
     executor::{Docker, StepContext, StepJob, StepOutcome},
     exposed_secrets::exposed_secrets,
@@ -118,14 +118,50 @@ impl ImageStep<'_> {
         let mut credentials = self.docker.base_credentials.clone();
         let access = self.docker.registry.access();
         credentials.insert(access.host.to_string(), self.credentials());
-        if images.iter().any(|image| crate::base_images::registry_of(image) == access.host.as_str()) {
+        let from_ours =
+            |image: &String| registry_of(image) == access.host.as_str() || self.copy_of(image).is_some();
+        if images.iter().any(from_ours) {
             self.trust().await;
         }
         let section = self.cx.log.section(format!("base images {}", images.join(", "))).await;
-        let (engine, log) = (&self.docker.engine, &self.cx.log);
-        try_join_all(images.iter().map(|image| engine.ensure_image(image, &credentials, log))).await?;
+        try_join_all(images.iter().map(|image| self.base_image(image, &credentials))).await?;
         section.finish().await;
         Ok(())
+    }
+
+    /// From our mirror of its registry, or else from its registry.
+    async fn base_image(&self, image: &str, credentials: &BaseCredentials) -> Result<(), StepFault> {
+        let (engine, log) = (&self.docker.engine, &self.cx.log);
+        let Some(copy) = self.copy_of(image) else {
+            return engine.ensure_image(image, credentials, log).await;
+        };
+        if engine.has_image(image).await? {
+            return Ok(());
+        }
+        let why = match self.pull_from_mirror(&copy, image, credentials).await {
+            Ok(()) => return Ok(()),
+            Err(StepFault::Cancelled) => return Err(StepFault::Cancelled),
+            Err(fault) => fault,
+        };
+        log.note(&format!("{image} does not come from the mirror: {why}; its own registry is asked")).await;
+        engine.ensure_image(image, credentials, log).await
+    }
+
+    async fn pull_from_mirror(
+        &self,
+        copy: &str,
+        image: &str,
+        credentials: &BaseCredentials,
+    ) -> Result<(), StepFault> {
+        // A build looks for the name it was given, and the engine gives nothing a name with a digest.
+        if image.contains('@') {
+            return Err(StepFault::lasting("the engine cannot rename what is named by digest"));
+        }
+        self.docker.engine.pull_copy(copy, image, credentials, &self.cx.log).await
+    }
+
+    fn copy_of(&self, image: &str) -> Option<String> {
+        in_mirror(image, &self.docker.registry.access().host, &self.docker.mirrors)
     }
 
     async fn build(&self, commit: &Commit, time: Timestamp) -> Result<(), StepFault> {

@@ -20,6 +20,7 @@ use crate::{
     blocking,
     error::{Error, insert},
     event::{Act, Content},
+    mirror::Found,
 };
 
 /// One read: large enough that handing it to a thread costs nothing against the disk and TLS.
@@ -27,15 +28,7 @@ const READ_BYTES: u64 = 256 << 10;
 
 impl Call<'_> {
     pub(super) async fn get_blob(&self, name: ImageName, digest: Digest) -> Result<Response, Error> {
-        let (wanted, is_promise) = (name.clone(), self.parts.method == Method::HEAD);
-        let blob = self.registry.read(move |store| {
-            if is_promise && store.promise_blob(&wanted, &digest)?.is_none() {
-                return Ok(None);
-            }
-            store.blob(&wanted, &digest)
-        });
-        let blob = blob.await?.ok_or_else(|| Error::BlobUnknown { name: name.clone(), digest })?;
-        let size = blob.size;
+        let (source, size) = self.find_blob(&name, digest).await?;
         if self.has(&digest) {
             let mut response = StatusCode::NOT_MODIFIED.into_response();
             identify(&mut response, &digest);
@@ -44,12 +37,15 @@ impl Call<'_> {
         let part = self.range(&digest, size)?;
         let bytes = part.clone().unwrap_or(0..size);
         let length = bytes.end - bytes.start;
-        let body = match self.parts.method {
-            Method::HEAD => Body::empty(),
-            _ => {
+        let body = match source {
+            Some(source) => {
                 self.tell(Act::Pulled, name, Content::Blob(digest));
-                Body::from_stream(read(blob.into_file(), bytes))
+                match source {
+                    Found::Here(blob) => Body::from_stream(read(blob.into_file(), bytes)),
+                    Found::Arriving(blob) => Body::from_stream(blob.read(bytes)),
+                }
             }
+            None => Body::empty(),
         };
         let mut response = Response::new(body);
         identify(&mut response, &digest);
@@ -71,6 +67,29 @@ impl Call<'_> {
         }
         self.tell(Act::Deleted, name, Content::Blob(digest));
         Ok(StatusCode::ACCEPTED.into_response())
+    }
+
+    /// A blob to read and its size; for HEAD the size alone, which starts no download.
+    async fn find_blob(&self, name: &ImageName, digest: Digest) -> Result<(Option<Found>, u64), Error> {
+        let (wanted, head) = (name.clone(), self.parts.method == Method::HEAD);
+        let stored =
+            self.registry.read(move |store| match head && store.promise_blob(&wanted, &digest)?.is_none() {
+                true => Ok(None),
+                false => store.blob(&wanted, &digest),
+            });
+        let stored = stored.await?;
+        let (found, size) = match (stored, self.registry.mirrors.of(name)) {
+            (Some(blob), _) => {
+                let size = blob.size;
+                (Found::Here(blob), size)
+            }
+            (None, Some((copy, there))) if head => {
+                return Ok((None, copy.blob_size(name, &there, &digest).await?));
+            }
+            (None, Some((copy, there))) => copy.blob(name, &there, &digest).await?,
+            (None, None) => return Err(Error::BlobUnknown { name: name.clone(), digest }),
+        };
+        Ok(((!head).then_some(found), size))
     }
 
     fn range(&self, digest: &Digest, size: u64) -> Result<Option<Range<u64>>, Error> {

@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use http::{HeaderName, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::LengthLimitError;
 use mergeyard_types::{ImageName, Version};
 
@@ -17,6 +17,7 @@ use crate::{
     error::{Error, insert},
     event::{Act, Content},
     manifest::{Document, Manifest},
+    mirror::Freshness,
     route::Reference,
     store::Store,
     upload::Algorithm,
@@ -24,6 +25,9 @@ use crate::{
 
 /// Tells the client that the registry lists what it pushed as a referrer.
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+
+/// A copy that upstream could not be asked about (RFC 7234, section 5.5.1).
+const STALE: HeaderValue = HeaderValue::from_static("110 - \"upstream cannot be asked, this is the copy\"");
 
 impl Call<'_> {
     /// `Accept` decides nothing: a repository has one manifest under a reference, and a client
@@ -33,6 +37,10 @@ impl Call<'_> {
         name: ImageName,
         reference: Reference,
     ) -> Result<Response, Error> {
+        let freshness = match self.registry.mirrors.of(&name) {
+            Some((copy, upstream_name)) => copy.refresh(&name, &upstream_name, &reference).await?,
+            None => Freshness::Fresh,
+        };
         let (wanted, by) = (name.clone(), reference.clone());
         let manifest = self.registry.read(move |store| store.manifest(&wanted, &by)).await?;
         let tag = reference_tag(&reference);
@@ -43,6 +51,9 @@ impl Call<'_> {
             false => self.show(manifest),
         };
         identify(&mut response, &digest);
+        if freshness == Freshness::Stale {
+            response.headers_mut().insert(header::WARNING, STALE);
+        }
         if self.parts.method == Method::GET {
             self.tell(Act::Pulled, name, Content::Manifest { tag, digest });
         }

@@ -57,8 +57,9 @@ async fn answer(State(registry): State<Registry>, request: Request) -> Response 
 
 async fn dispatch(registry: &Registry, parts: Parts, body: Body) -> Result<Response, Error> {
     let method = parts.method.clone();
-    let route = Route::parse(&method, parts.uri.path())?;
+    let route = registry.mirrors.resolve(Route::parse(&method, parts.uri.path())?, &parts.uri);
     let identity = registry.access.authorize(&parts, &route, Timestamp::now())?;
+    registry.mirrors.allow(&method, &route)?;
     let call = Call { registry, parts, identity };
     match (&method, route) {
         (&Method::GET | &Method::HEAD, Route::Base) => Ok(StatusCode::OK.into_response()),

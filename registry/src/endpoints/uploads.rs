@@ -77,7 +77,7 @@ impl Call<'_> {
             }
             match source {
                 Some(source) if store.promise_blob(&source, &digest)?.is_some() => {
-                    store.mount_blob(&target, &digest, registry.config.rules(&target))
+                    store.mount_blob(&target, &digest, registry.config.rules(&target).quota)
                 }
                 _ => Ok(false),
             }
@@ -186,8 +186,8 @@ impl Call<'_> {
         let registry = self.registry.clone();
         let target = name.clone();
         let commit = move || {
-            let rules = registry.config.rules(&target);
-            writer.commit(&registry.store, &registry.uploads, &digest, rules)
+            let quota = registry.config.rules(&target).quota;
+            writer.commit(&registry.store, &registry.uploads, &digest, quota)
         };
         blocking(commit).await?;
         self.tell(Act::Pushed, name, Content::Blob(digest));

@@ -44,7 +44,12 @@ impl Yard {
 
     /// Ends this process's use of the directory, as a crash would, and lets another begin.
     pub(crate) async fn restart(self) -> Self {
-        let Self { directory, registry, config, router: old } = self;
+        let config = self.config.clone();
+        self.restart_with(config).await
+    }
+
+    pub(crate) async fn restart_with(self, config: Config) -> Self {
+        let Self { directory, registry, router: old, .. } = self;
         drop((registry, old));
         let registry = loop {
             match Registry::open(&directory.path().join("registry"), config.clone()) {

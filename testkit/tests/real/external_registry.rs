@@ -8,14 +8,14 @@ use serde_json::Value;
 
 use super::{RealYard, inspect, remove_images, service, states, text};
 
-struct DebianRegistry {
+pub(super) struct DebianRegistry {
     folder: tempfile::TempDir,
     port: u16,
     serving: Option<Process>,
 }
 
 impl DebianRegistry {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut made = process::mergeyard();
         made.args(["registry", "certificate", "--name", "127.0.0.1", "--out"]).arg(folder.path());
@@ -41,25 +41,25 @@ impl DebianRegistry {
         self.serving = Some(serving);
     }
 
-    async fn stop(&mut self) {
+    pub(super) async fn stop(&mut self) {
         let mut serving = self.serving.take().unwrap();
         serving.signal(Signal::TERM);
         serving.ended().await;
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn host(&self) -> String {
+    pub(super) fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    fn login(&self) -> String {
+    pub(super) fn login(&self) -> String {
         format!("mergeyard:{}", std::fs::read_to_string(self.path("password")).unwrap().trim())
     }
 
-    fn trusted(&self) -> PathBuf {
+    pub(super) fn trusted(&self) -> PathBuf {
         let folder = self.path("trusted");
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::copy(self.path("ca.pem"), folder.join("ca.crt")).unwrap();

@@ -8,6 +8,7 @@ mod external_registry;
 mod git_hook;
 mod lone_registry;
 mod main_job;
+mod mirrored_base;
 mod registry_upkeep;
 mod robots;
 mod sigkill;

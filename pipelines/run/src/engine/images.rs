@@ -11,7 +11,7 @@ use bollard::{
     query_parameters::{
         CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
         PushImageOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptions,
-        RemoveImageOptionsBuilder,
+        RemoveImageOptionsBuilder, TagImageOptionsBuilder,
     },
 };
 use futures_util::StreamExt;
@@ -40,12 +40,37 @@ impl Engine {
         all: &BaseCredentials,
         log: &LogSink,
     ) -> Result<(), StepFault> {
-        let docker = self.docker().await?;
-        match docker.inspect_image(image).await {
-            Ok(_) => return Ok(()),
-            Err(Error::DockerResponseServerError { status_code: 404, .. }) => {}
-            Err(e) => return Err(self.error("inspect an image", &e).await.into_pull_fault(image)),
+        if self.has_image(image).await? {
+            return Ok(());
         }
+        self.pull_base(image, all, log).await
+    }
+
+    pub(crate) async fn has_image(&self, image: &str) -> Result<bool, StepFault> {
+        match self.docker().await?.inspect_image(image).await {
+            Ok(_) => Ok(true),
+            Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
+            Err(e) => Err(self.error("inspect an image", &e).await.into_pull_fault(image)),
+        }
+    }
+
+    /// Pulls the copy of a base image and lets builds find it under the name they know.
+    pub(crate) async fn pull_copy(
+        &self,
+        copy: &str,
+        image: &str,
+        all: &BaseCredentials,
+        log: &LogSink,
+    ) -> Result<(), StepFault> {
+        self.pull_base(copy, all, log).await?;
+        let (name, tag) = split_reference(image);
+        let options = TagImageOptionsBuilder::new().repo(name).tag(tag).build();
+        let tagged = self.docker().await?.tag_image(copy, Some(options)).await;
+        self.checked("tag an image", tagged).await.map_err(StepFault::from)
+    }
+
+    async fn pull_base(&self, image: &str, all: &BaseCredentials, log: &LogSink) -> Result<(), StepFault> {
+        let docker = self.docker().await?;
         let registry = registry_of(image);
         let credentials = all.get(registry).map(|c| docker_credentials(c, registry));
         let (name, tag) = split_reference(image);

@@ -17,7 +17,12 @@ use crate::{
 
 /// A layout with one image of one gzipped layer.
 pub(crate) fn write_image(layout: &Path) -> Digest {
-    let manifest = image(layout, "amd64");
+    write_image_for(layout, "amd64")
+}
+
+/// … which for another architecture is another image.
+pub(crate) fn write_image_for(layout: &Path, architecture: &str) -> Digest {
+    let manifest = image(layout, architecture);
     write_index(layout, IMAGE, &manifest)
 }
 
@@ -35,7 +40,7 @@ pub(super) fn write_platforms(layout: &Path, architectures: &[&str]) -> Digest {
 }
 
 /// Every blob of a layout with its name.
-pub(super) fn blobs(layout: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+pub(crate) fn blobs(layout: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let root = layout.join("blobs");
     files(&root).unwrap().into_iter().map(|path| (path.clone(), fs::read(root.join(path)).unwrap())).collect()
 }

@@ -5,7 +5,7 @@ mod docker;
 pub(crate) mod layout;
 mod oras;
 mod podman;
-mod skopeo;
+pub(crate) mod skopeo;
 
 use std::{
     ffi::OsStr,
@@ -49,15 +49,8 @@ impl Desk {
         certificates(&self.home, "certificates", &self.served.ca())
     }
 
-    /// A program with a home, a login and a trust of its own.
     fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new(program);
-        command.current_dir(&self.home).kill_on_drop(true);
-        for variable in ["HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "DOCKER_CONFIG", "TMPDIR"] {
-            command.env(variable, &self.home);
-        }
-        command.env("REGISTRY_AUTH_FILE", self.home.join("auth.json"));
-        command
+        at_home(&self.home, program)
     }
 
     /// These have no folder of authorities, only what their runtime takes for the system's.
@@ -72,6 +65,17 @@ impl Desk {
         let manifest = self.served.yard.registry.manifest(&name(repository), &tag(version)).await.unwrap();
         manifest.map(|manifest| manifest.digest)
     }
+}
+
+/// A program with a home, logins and trust of its own.
+fn at_home(home: &Path, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(home).kill_on_drop(true);
+    for variable in ["HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "DOCKER_CONFIG", "TMPDIR"] {
+        command.env(variable, home);
+    }
+    command.env("REGISTRY_AUTH_FILE", home.join("auth.json"));
+    command
 }
 
 /// A folder as skopeo wants it: the authority under a name that ends with `.crt`.

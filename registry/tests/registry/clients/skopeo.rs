@@ -1,22 +1,31 @@
-use std::fs;
+use std::{fs, path::Path, process::Output};
 
 use mergeyard_registry::{Authority, Config};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use super::{Desk, certificates, credentials, done, layout, refused};
+use super::{Desk, at_home, certificates, credentials, done, ended, layout, refused};
 use crate::{
     images::{self, IMAGE},
     yard::sha512,
 };
 
+/// Copies an image for whoever has a home.
+pub(crate) async fn copy(home: &Path, options: &[&str], from: &str, to: &str) -> Output {
+    ended(skopeo(home, "copy", &[options, &[from, to]].concat())).await
+}
+
+fn skopeo(home: &Path, subcommand: &str, arguments: &[&str]) -> Command {
+    let policy = home.join("policy.json");
+    fs::write(&policy, json!({"default": [{"type": "insecureAcceptAnything"}]}).to_string()).unwrap();
+    let mut skopeo = at_home(home, "skopeo");
+    skopeo.arg("--policy").arg(&policy).arg(subcommand).args(arguments);
+    skopeo
+}
+
 impl Desk {
     fn skopeo(&self, subcommand: &str, arguments: &[&str]) -> Command {
-        let policy = self.home.join("policy.json");
-        fs::write(&policy, json!({"default": [{"type": "insecureAcceptAnything"}]}).to_string()).unwrap();
-        let mut skopeo = self.command("skopeo");
-        skopeo.arg("--policy").arg(&policy).arg(subcommand).args(arguments);
-        skopeo
+        skopeo(&self.home, subcommand, arguments)
     }
 }
 
