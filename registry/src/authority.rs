@@ -14,9 +14,8 @@
 use std::{
     collections::BTreeSet,
     fs, io,
-    net::IpAddr,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -27,15 +26,18 @@ use rcgen::{
 };
 use rustls::{
     ServerConfig,
-    crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
 use uuid::Uuid;
-use x509_parser::{certificate::X509Certificate, extensions::GeneralName, parse_x509_certificate};
 
-use crate::durable;
+use crate::{
+    certificate::{Certificate, canonical, certificates, is_signed_by},
+    certificates::AUTHORITY_ENDS_SOON,
+    durable,
+    shown::Shown,
+    trust::provider,
+};
 
 /// Clients trust it by hand, so it outlives the machines.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(3652 * 24 * 60 * 60);
@@ -77,7 +79,7 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     pem: String,
-    current: Arc<Current>,
+    shown: Arc<Shown>,
 }
 
 impl Authority {
@@ -107,8 +109,8 @@ impl Authority {
         let (chain, key) = leaf_paths(directory);
         let authority = Unserved { issuer: &issuer, certificate: &certificate, pem: &pem };
         let leaf = authority.ensure(names, &chain, &key, now)?;
-        let current = Arc::new(Current(RwLock::new(Arc::new(leaf.key))));
-        Ok(Self { directory: directory.to_owned(), issuer, certificate, pem, current })
+        let shown = Shown::new(leaf.key);
+        Ok(Self { directory: directory.to_owned(), issuer, certificate, pem, shown })
     }
 
     /// The certificate that clients must be told to trust.
@@ -131,12 +133,29 @@ impl Authority {
     /// Makes a new certificate when the names changed or the old one ends soon, and says whether
     /// it did. Servers that use [`Authority::server_config`] show it from the next connection on.
     pub fn renew(&self, names: &[String], now: Timestamp) -> Result<bool, AuthorityError> {
+        if not_after(&self.certificate)? <= now {
+            return Err(AuthorityError::Expired(self.directory.clone()));
+        }
         let (chain, key) = leaf_paths(&self.directory);
         let leaf = self.unserved().ensure(names, &chain, &key, now)?;
-        if leaf.is_new {
-            *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(leaf.key);
+        // Another process may have renewed it, such as `mergeyard registry doctor --fix`.
+        let is_other = leaf.is_new || leaf.key.cert != self.shown.get().cert;
+        if is_other {
+            self.shown.replace(leaf.key);
         }
-        Ok(leaf.is_new)
+        Ok(is_other)
+    }
+
+    /// Said in time: every client has to be told about the next authority by hand.
+    pub fn warning(&self, now: Timestamp) -> Option<String> {
+        let authority = Certificate::read(&self.certificate).ok()?;
+        authority.ends_within(AUTHORITY_ENDS_SOON, now).then(|| {
+            format!(
+                "the authority in {} ends in {} days: stop the server, move ca.pem and ca.key away, start it, and give every client the new ca.pem",
+                self.directory.display(),
+                authority.days_left(now)
+            )
+        })
     }
 
     /// A certificate for another server of this installation, in files of its own. One that is
@@ -147,12 +166,7 @@ impl Authority {
 
     /// TLS for a server, with whatever certificate is current when a client connects.
     pub fn server_config(&self) -> Result<Arc<ServerConfig>, AuthorityError> {
-        let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(self.current.clone());
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
+        Ok(self.shown.server_config()?)
     }
 
     fn unserved(&self) -> Unserved<'_> {
@@ -162,16 +176,6 @@ impl Authority {
 
 fn leaf_paths(directory: &Path) -> (PathBuf, PathBuf) {
     (directory.join("leaf.pem"), directory.join("leaf.key"))
-}
-
-/// The certificate that connections are answered with.
-#[derive(Debug)]
-struct Current(RwLock<Arc<CertifiedKey>>);
-
-impl ResolvesServerCert for Current {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
-    }
 }
 
 /// The part of an authority that signs, which exists before there is anything to serve.
@@ -213,14 +217,17 @@ impl Unserved<'_> {
         now: Timestamp,
     ) -> Option<CertifiedKey> {
         let pem = fs::read(chain).ok()?;
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().ok()?;
+        let chain = certificates(&pem).ok()?;
         let key = certified(chain.clone(), &read_key(key).ok()?).ok()?;
         let leaf = chain.first()?;
-        let (_, parsed) = parse_x509_certificate(leaf).ok()?;
-        let (_, authority) = parse_x509_certificate(self.certificate).ok()?;
-        parsed.verify_signature(Some(authority.public_key())).ok()?;
-        let lasts = not_after(leaf).ok()? > now.plus(RENEW_BEFORE);
-        (lasts && names_of(&parsed)? == *names).then_some(key)
+        let (facts, authority) = (Certificate::read(leaf).ok()?, Certificate::read(self.certificate).ok()?);
+        // Towards the authority's own end no new certificate would last longer.
+        let lasts = !facts.ends_within(RENEW_BEFORE, now) || facts.not_after == authority.not_after;
+        // One made while the clock was ahead is no use now that it is right. Before the authority's
+        // own beginning it is the clock that is wrong, and the certificate is not.
+        let has_begun = !facts.is_from_the_future(now) || authority.is_from_the_future(now);
+        let is_ours = is_signed_by(leaf, self.certificate);
+        (is_ours && lasts && has_begun && facts.names == *names).then_some(key)
     }
 
     fn sign(
@@ -275,36 +282,9 @@ fn certified(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> Result<Certi
     CertifiedKey::from_der(chain, key, &provider())
 }
 
-/// Named here instead of installed for the process, so that no test and no other library decides it.
-fn provider() -> CryptoProvider {
-    aws_lc_rs::default_provider()
-}
-
-fn names_of(certificate: &X509Certificate<'_>) -> Option<BTreeSet<String>> {
-    let names = &certificate.subject_alternative_name().ok()??.value.general_names;
-    let name = |name: &GeneralName<'_>| match name {
-        GeneralName::DNSName(name) => Some(canonical(name)),
-        GeneralName::IPAddress(bytes) => match bytes.len() {
-            4 => Some(IpAddr::from(<[u8; 4]>::try_from(*bytes).ok()?).to_string()),
-            _ => Some(IpAddr::from(<[u8; 16]>::try_from(*bytes).ok()?).to_string()),
-        },
-        _ => None,
-    };
-    names.iter().map(name).collect()
-}
-
-/// One spelling per name or address.
-fn canonical(name: &str) -> String {
-    match name.parse::<IpAddr>() {
-        Ok(address) => address.to_string(),
-        Err(_) => name.to_ascii_lowercase(),
-    }
-}
-
 fn not_after(certificate: &CertificateDer<'_>) -> Result<Timestamp, rustls::Error> {
-    let unread = |error| rustls::Error::General(format!("not a certificate: {error}"));
-    let (_, parsed) = parse_x509_certificate(certificate).map_err(unread)?;
-    Ok(Timestamp(parsed.validity().not_after.timestamp().saturating_mul(1000)))
+    let read = Certificate::read(certificate);
+    Ok(read.map_err(|error| rustls::Error::General(error.to_string()))?.not_after)
 }
 
 fn read_key(path: &Path) -> Result<KeyPair, AuthorityError> {
@@ -371,11 +351,10 @@ mod tests {
             assert_eq!(metadata.permissions().mode() & 0o777, mode, "{file}");
         }
         let der = CertificateDer::from_pem_slice(&leaf(&first)).unwrap();
-        let (_, parsed) = parse_x509_certificate(&der).unwrap();
-        let validity = parsed.validity();
-        let life = validity.not_after.timestamp() - validity.not_before.timestamp();
-        assert!(life <= 397 * 24 * 60 * 60, "{life} seconds");
-        assert_eq!(names_of(&parsed).unwrap(), wanted.into_iter().collect());
+        let read = Certificate::read(&der).unwrap();
+        let life = read.not_after.since(read.not_before);
+        assert!(life <= 397 * DAY, "{life:?}");
+        assert_eq!(read.names, wanted.into_iter().collect());
     }
 
     #[test]
@@ -383,7 +362,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (one, two) = (names(&["a.example.org"]), names(&["a.example.org", "b.example.org"]));
         let authority = Authority::open_at(directory.path(), &one, NOW).unwrap();
-        let shown = || authority.current.0.read().unwrap().cert[0].clone();
+        let shown = || authority.shown.get().cert[0].clone();
         let first = shown();
         assert!(!authority.renew(&one, NOW.plus(365 * DAY)).unwrap());
         assert!(authority.renew(&two, NOW).unwrap());
@@ -394,6 +373,44 @@ mod tests {
         fs::copy(directory.path().join("ca.key"), directory.path().join("leaf.key")).unwrap();
         assert!(authority.renew(&two, NOW.plus(367 * DAY)).unwrap());
         assert!(!authority.renew(&two, NOW.plus(367 * DAY)).unwrap());
+    }
+
+    #[test]
+    fn towards_its_own_end_an_authority_warns_and_does_not_sign_the_same_again_and_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let wanted = names(&["a.example.org"]);
+        let authority = Authority::open_at(directory.path(), &wanted, NOW).unwrap();
+        let end = NOW.plus(AUTHORITY_LIFE);
+        let before = |days: u64| Timestamp(end.0 - (u32::try_from(days).unwrap() * DAY).as_millis() as i64);
+        assert_eq!(authority.warning(before(91)), None);
+        let warning = authority.warning(before(89)).unwrap();
+        assert!(warning.contains("ends in 89 days") && warning.contains("ca.pem"), "{warning}");
+        assert!(authority.renew(&wanted, before(20)).unwrap());
+        assert!(!authority.renew(&wanted, before(10)).unwrap());
+        assert!(matches!(authority.renew(&wanted, end), Err(AuthorityError::Expired(_))));
+    }
+
+    #[test]
+    fn a_certificate_made_while_the_clock_was_ahead_is_replaced_and_one_is_kept_while_it_is_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let wanted = names(&["a.example.org"]);
+        let authority = Authority::open_at(directory.path(), &wanted, NOW).unwrap();
+        assert!(!authority.renew(&wanted, Timestamp(0)).unwrap());
+        assert!(authority.renew(&wanted, NOW.plus(1000 * DAY)).unwrap());
+        assert!(authority.renew(&wanted, NOW).unwrap());
+        assert!(!authority.renew(&wanted, NOW).unwrap());
+    }
+
+    #[test]
+    fn what_another_process_renewed_is_shown_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let wanted = names(&["a.example.org"]);
+        let serving = Authority::open_at(directory.path(), &wanted, NOW).unwrap();
+        let later = NOW.plus(380 * DAY);
+        let other = Authority::open_at(directory.path(), &wanted, later).unwrap();
+        assert_ne!(serving.shown.get().cert, other.shown.get().cert);
+        assert!(serving.renew(&wanted, later).unwrap());
+        assert_eq!(serving.shown.get().cert, other.shown.get().cert);
     }
 
     #[test]

@@ -3,13 +3,20 @@
 //! A client can take connections, send a request head a byte at a time, or stop reading in the
 //! middle of an answer. Connections are therefore counted, in all and per address, a head has to
 //! arrive in time, and a connection on which nothing moves is cut.
+//!
+//! A few addresses can still take every place there is, and take it again as soon as it is free. So
+//! when all places are taken, who has fewer of them gets one from who has most: an honest client comes
+//! in at once, whatever the others hold.
 
 use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr, TcpListener},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -31,7 +38,10 @@ use tokio::{
     net::TcpStream,
     time::{Instant, Sleep, sleep_until},
 };
-use tokio_util::either::Either;
+use tokio_util::{
+    either::Either,
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+};
 
 use crate::{config::Limits, unread::answer_whole};
 
@@ -110,12 +120,48 @@ struct Counted {
     most: usize,
     most_per_address: usize,
     idle: Duration,
+    began: Instant,
 }
 
 #[derive(Default)]
 struct Open {
     all: usize,
-    by_address: HashMap<IpAddr, usize>,
+    next: u64,
+    by_address: HashMap<IpAddr, HashMap<u64, Seat>>,
+}
+
+/// What the others know of one connection.
+struct Seat {
+    /// When something last moved on it, in milliseconds since the listener began.
+    moved: Arc<AtomicU64>,
+    leave: CancellationToken,
+}
+
+impl Open {
+    fn held_by(&self, address: IpAddr) -> usize {
+        self.by_address.get(&address).map_or(0, HashMap::len)
+    }
+
+    /// Sends away the quietest connection of the address that has most, unless the one who asks
+    /// would then have as many as that. Its place is free from now on, its socket in a moment.
+    fn make_room_for(&mut self, address: IpAddr) -> bool {
+        let here = self.held_by(address);
+        let most = self.by_address.iter().max_by_key(|(_, seats)| seats.len());
+        let Some((&heaviest, seats)) = most.filter(|(_, seats)| seats.len() > here + 1) else { return false };
+        let quietest = seats.iter().min_by_key(|(_, seat)| seat.moved.load(Ordering::Relaxed));
+        let Some((&id, _)) = quietest else { return false };
+        self.remove(heaviest, id).map(|seat| seat.leave.cancel()).is_some()
+    }
+
+    fn remove(&mut self, address: IpAddr, id: u64) -> Option<Seat> {
+        let here = self.by_address.get_mut(&address)?;
+        let seat = here.remove(&id)?;
+        if here.is_empty() {
+            self.by_address.remove(&address);
+        }
+        self.all -= 1;
+        Some(seat)
+    }
 }
 
 impl Counted {
@@ -125,18 +171,25 @@ impl Counted {
             most: limits.connections,
             most_per_address: limits.connections_per_address,
             idle: limits.idle_time,
+            began: Instant::now(),
         }
     }
 
     fn enter(&self, address: IpAddr) -> io::Result<Place> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = open.by_address.get(&address).copied().unwrap_or(0);
-        if open.all >= self.most || here >= self.most_per_address {
+        let has_room = open.held_by(address) < self.most_per_address
+            && (open.all < self.most || open.make_room_for(address));
+        if !has_room {
             return Err(io::Error::other("too many connections"));
         }
+        let id = open.next;
+        open.next += 1;
         open.all += 1;
-        open.by_address.insert(address, here + 1);
-        Ok(Place { open: self.open.clone(), address })
+        let moved = Arc::new(AtomicU64::new(milliseconds(self.began.elapsed())));
+        let leave = CancellationToken::new();
+        let seat = Seat { moved: moved.clone(), leave: leave.clone() };
+        open.by_address.entry(address).or_default().insert(id, seat);
+        Ok(Place { open: self.open.clone(), address, id, began: self.began, moved, leave })
     }
 
     fn admit(&self, stream: TcpStream) -> io::Result<Watched> {
@@ -144,7 +197,8 @@ impl Counted {
         // Small answers must not wait for the acknowledgement of the ones before them.
         stream.set_nodelay(true)?;
         let deadline = Box::pin(sleep_until(Instant::now() + self.idle));
-        Ok(Watched { stream, idle: self.idle, moved: Instant::now(), deadline, _place: place })
+        let leave = Box::pin(place.leave.clone().cancelled_owned());
+        Ok(Watched { stream, idle: self.idle, moved: Instant::now(), deadline, leave, place })
     }
 }
 
@@ -162,35 +216,40 @@ impl<S> Accept<TcpStream, S> for Counted {
 struct Place {
     open: Arc<Mutex<Open>>,
     address: IpAddr,
+    id: u64,
+    began: Instant,
+    moved: Arc<AtomicU64>,
+    leave: CancellationToken,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.all -= 1;
-        if let Some(here) = open.by_address.get_mut(&self.address) {
-            *here -= 1;
-            if *here == 0 {
-                open.by_address.remove(&self.address);
-            }
-        }
+        // Who was sent away has left the table already.
+        let _ = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(self.address, self.id);
     }
 }
 
-/// A connection that ends with an error when nothing moves on it, in either direction, for too long.
+/// A connection that ends with an error when nothing moves on it, in either direction, for too long,
+/// or when another needs its place more.
 struct Watched {
     stream: TcpStream,
     idle: Duration,
     moved: Instant,
     deadline: Pin<Box<Sleep>>,
-    _place: Place,
+    leave: Pin<Box<WaitForCancellationFutureOwned>>,
+    place: Place,
 }
 
 impl Watched {
     /// Bytes that move only note the time; the timer is set anew when it goes off too early.
     fn watch<T>(&mut self, cx: &mut Context<'_>, moved: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if self.leave.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         if moved.is_ready() {
             self.moved = Instant::now();
+            let since = milliseconds(self.moved.saturating_duration_since(self.place.began));
+            self.place.moved.store(since, Ordering::Relaxed);
             return moved;
         }
         while self.deadline.as_mut().poll(cx).is_ready() {
@@ -240,4 +299,8 @@ impl AsyncWrite for Watched {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -53,6 +53,15 @@ impl DataDir {
         Ok(Self(path.to_owned()))
     }
 
+    /// The same places, whether or not anything is there yet.
+    pub fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+
     pub fn own(&self) -> Result<Owner, DataDirError> {
         let unusable = |source| DataDirError::Unusable { path: self.0.clone(), source };
         let file = OpenOptions::new()
@@ -95,25 +104,40 @@ impl DataDir {
         self.0.join("tls")
     }
 
+    /// Gives clients the authority's certificate in a folder without keys, which is how
+    /// engines and `skopeo` want it. Where there is none to trust, an old one would only mislead.
+    pub fn publish_ca(&self, pem: Option<&str>) -> Result<Option<PathBuf>, DataDirError> {
+        let path = self.ca_file();
+        let published = match pem {
+            Some(pem) => self.write_ca(pem).map(|()| Some(path.clone())),
+            None => match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(None),
+            },
+        };
+        published.map_err(|source| DataDirError::Unusable { path, source })
+    }
+
     pub fn ca_file(&self) -> PathBuf {
         self.0.join("ca").join("ca.crt")
     }
 
-    /// Gives clients the authority's certificate in a folder without keys, which is how
-    /// engines and `skopeo` want it.
-    pub fn publish_ca(&self, pem: &str) -> Result<PathBuf, DataDirError> {
-        let path = self.ca_file();
-        std::fs::create_dir_all(self.0.join("ca"))
-            .and_then(|()| std::fs::write(&path, pem))
-            .map_err(|source| DataDirError::Unusable { path: path.clone(), source })?;
-        Ok(path)
+    fn write_ca(&self, pem: &str) -> io::Result<()> {
+        std::fs::create_dir_all(self.0.join("ca"))?;
+        std::fs::write(self.ca_file(), pem)
     }
 
     /// The embedded registry's password: 244 random bits, made once. Letters and digits
     /// only, because engines and shells disagree about everything else.
     pub fn registry_password(&self) -> Result<Secret, DataDirError> {
-        let path = self.0.join("registry-password");
+        let path = self.registry_password_file();
         secret_file(&path).map_err(|source| DataDirError::Unusable { path, source })
+    }
+}
+
+impl DataDir {
+    pub fn registry_password_file(&self) -> PathBuf {
+        self.0.join("registry-password")
     }
 }
 

@@ -6,7 +6,7 @@ use std::{collections::HashSet, io, net::SocketAddr, path::PathBuf, sync::Arc};
 use futures_util::FutureExt;
 use mergeyard_registry as registry;
 use mergeyard_run::{engine::Engine, registry_client::RegistryAccess};
-use mergeyard_types::{RegistryHost, Secret};
+use mergeyard_types::{RegistryHost, Secret, Timestamp};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -18,14 +18,14 @@ use crate::{
 };
 
 /// The account under which the server itself pushes, and people log in.
-const ACCOUNT: &str = "mergeyard";
+pub(crate) const ACCOUNT: &str = "mergeyard";
 
 pub(crate) struct EmbeddedRegistry {
     pub(crate) registry: registry::Registry,
     /// How the program itself reaches it.
     pub(crate) access: RegistryAccess,
-    /// The certificate clients have to trust.
-    pub(crate) ca_file: PathBuf,
+    /// The certificate clients have to trust; none when every system trusts it already.
+    pub(crate) ca_file: Option<PathBuf>,
     pub(crate) serving: JoinHandle<io::Result<()>>,
 }
 
@@ -39,19 +39,19 @@ impl EmbeddedRegistry {
         let listener = bind("the registry", config.listen, "registry.listen")?;
         let address = listener.local_addr().unwrap_or(config.listen);
         let host = host(config, address)?;
-        let names = [host.host().trim_matches(['[', ']']), "localhost", "127.0.0.1", "::1"];
-        let authority = registry::Authority::open(&data.tls(), &names.map(str::to_owned))?;
-        let ca_file = data.publish_ca(authority.ca_pem())?;
+        let certificates = certificates(config, data, &host)?;
+        let ca_file = data.publish_ca(certificates.ca_pem().as_deref())?;
         let registry = registry::Registry::open(&data.registry(), config.config.clone())?;
         let access = access(config, data, address)?;
         registry.set_accounts(vec![account(&access.password)?]);
         registry.set_in_use(in_use(engine_host.to_owned()));
         let care = registry::Care { collect_every: config.collect_every, verify_every: config.verify_every };
-        let (tls, closed) = (authority.server_config()?, closing.clone().cancelled_owned());
+        let (tls, closed) = (certificates.server_config()?, closing.clone().cancelled_owned());
         let served = registry.clone();
         let serving = tokio::spawn(async move {
             tokio::select! {
                 ended = registry::serve(listener, served.clone(), tls, closed) => ended,
+                never = certificates.look_after(Timestamp::now) => match never {},
                 never = served.care(care) => match never {},
                 never = audit(&served) => never,
             }
@@ -60,7 +60,8 @@ impl EmbeddedRegistry {
     }
 }
 
-fn host(config: &config::Embedded, address: SocketAddr) -> Result<RegistryHost, ServeError> {
+/// What clients call it.
+pub(crate) fn host(config: &config::Embedded, address: SocketAddr) -> Result<RegistryHost, ServeError> {
     match &config.host {
         Some(host) => Ok(host.clone()),
         None => address.to_string().parse().map_err(|_| ServeError::Pattern),
@@ -74,10 +75,15 @@ pub(crate) fn access(
     address: SocketAddr,
 ) -> Result<RegistryAccess, ServeError> {
     let path = data.ca_file();
-    let ca_pem = std::fs::read(&path).map_err(|source| ServeError::Read { path, source })?;
+    let ca_pem = match std::fs::read(&path) {
+        Ok(pem) => Some(pem),
+        // The operator's own certificate is one that the system trusts.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(source) => return Err(ServeError::Read { path, source }),
+    };
     Ok(RegistryAccess {
         host: host(config, address)?,
-        ca_pem: Some(ca_pem),
+        ca_pem,
         username: ACCOUNT.to_owned(),
         password: data.registry_password()?,
     })
@@ -95,6 +101,24 @@ pub(crate) fn in_use(engine_host: String) -> registry::AskInUse {
         }
         .boxed()
     })
+}
+
+/// The operator's own certificate, or one that the authority in the data directory signs.
+pub(crate) fn certificates(
+    config: &config::Embedded,
+    data: &DataDir,
+    host: &RegistryHost,
+) -> Result<registry::Certificates, ServeError> {
+    let name = host.host().trim_matches(['[', ']']);
+    Ok(match &config.tls {
+        Some((cert, key)) => registry::Certificates::files(cert, key, name, Timestamp::now())?,
+        None => registry::Certificates::signed_here(&data.tls(), &names(name))?,
+    })
+}
+
+/// The names this machine's own programs use work too.
+fn names(host: &str) -> Vec<String> {
+    [host, "localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec()
 }
 
 fn account(password: &Secret) -> Result<registry::Account, ServeError> {

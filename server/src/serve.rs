@@ -47,8 +47,8 @@ pub enum ServeError {
     Listen { what: &'static str, address: SocketAddr, key: &'static str, source: io::Error },
     #[error("the embedded registry cannot be opened")]
     Registry(#[from] registry::OpenError),
-    #[error("the registry's certificate cannot be made or read")]
-    Authority(#[from] registry::authority::AuthorityError),
+    #[error("the registry's certificate cannot be used")]
+    Certificates(#[from] registry::certificates::CertificatesError),
     #[error(transparent)]
     RegistryAccess(#[from] RegistryError),
     #[error("cannot read {path}")]
@@ -193,7 +193,7 @@ impl RegistryPlace {
             config::Registry::Embedded(embedded) => {
                 let EmbeddedRegistry { registry, access, ca_file, serving } =
                     EmbeddedRegistry::start(embedded, data, &config.engine.host, closing)?;
-                Ok(Self { access, registry: Some(registry), listener: Some(serving), ca_file: Some(ca_file) })
+                Ok(Self { access, registry: Some(registry), listener: Some(serving), ca_file })
             }
             config::Registry::External { host, ca, username, password } => {
                 let read = |path: &PathBuf| {

@@ -4,6 +4,7 @@
 mod architecture;
 mod crash;
 mod deliver;
+mod doctor;
 mod github;
 mod real;
 mod receive;

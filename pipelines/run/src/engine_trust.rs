@@ -24,44 +24,75 @@ pub enum Trust {
     },
 }
 
-/// Where the engine looks for the authority of one registry.
+/// How things are in a folder of authorities.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// The engine does not verify loopback registries.
+    LoopbackNeedsNone,
+    There(PathBuf),
+    /// Nothing is there yet, and this is where it goes.
+    Missing(PathBuf),
+    /// Another authority is there, which stays; ours goes beside it.
+    Another {
+        theirs: PathBuf,
+        ours: PathBuf,
+    },
+}
+
+/// A folder in which a program looks for the authorities of registries, by their hosts.
 #[derive(Debug, Clone)]
-pub struct CertsDir(PathBuf);
+pub struct CertsDir {
+    path: PathBuf,
+    verifies_loopback: bool,
+}
 
 impl Default for CertsDir {
     fn default() -> Self {
-        Self("/etc/docker/certs.d".into())
+        Self::new("/etc/docker/certs.d")
     }
 }
 
 impl CertsDir {
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self(path.into())
+        Self { path: path.into(), verifies_loopback: false }
+    }
+
+    /// Of a program that verifies registries on loopback like any other, as podman does.
+    pub fn verifying_loopback(self) -> Self {
+        Self { verifies_loopback: true, ..self }
     }
 
     pub fn ca_file(&self, host: &RegistryHost) -> PathBuf {
-        self.0.join(host.as_str()).join("ca.crt")
+        self.path.join(host.as_str()).join("ca.crt")
+    }
+
+    /// Looks, and changes nothing.
+    pub fn standing(&self, host: &RegistryHost, ca_pem: &[u8]) -> Standing {
+        if !self.verifies_loopback && is_loopback(host) {
+            return Standing::LoopbackNeedsNone;
+        }
+        let theirs = self.ca_file(host);
+        let ours = theirs.with_file_name("mergeyard-ca.crt");
+        let has = |path: &Path| std::fs::read(path).is_ok_and(|pem| holds(&pem, ca_pem));
+        if has(&theirs) {
+            Standing::There(theirs)
+        } else if has(&ours) {
+            Standing::There(ours)
+        } else if theirs.exists() {
+            Standing::Another { theirs, ours }
+        } else {
+            Standing::Missing(theirs)
+        }
     }
 
     /// Makes the engine of this machine trust `ca_pem` for `host`. An authority that the
     /// operator put there stays; ours is added beside it.
     pub fn ensure_trust(&self, host: &RegistryHost, ca_pem: &[u8]) -> Trust {
-        if is_loopback(host) {
-            return Trust::LoopbackNeedsNone;
-        }
-        let path = self.ca_file(host);
-        let (path, there) = match std::fs::read(&path) {
-            Ok(pem) if holds(&pem, ca_pem) => (path, true),
-            Ok(_) => {
-                let beside = path.with_file_name("mergeyard-ca.crt");
-                let there = std::fs::read(&beside).is_ok_and(|pem| holds(&pem, ca_pem));
-                (beside, there)
-            }
-            Err(_) => (path, false),
+        let path = match self.standing(host, ca_pem) {
+            Standing::LoopbackNeedsNone => return Trust::LoopbackNeedsNone,
+            Standing::There(_) => return Trust::AlreadyThere,
+            Standing::Missing(path) | Standing::Another { ours: path, .. } => path,
         };
-        if there {
-            return Trust::AlreadyThere;
-        }
         match write(&path, ca_pem) {
             Ok(()) => Trust::Written(path),
             Err(e) => Trust::CannotWrite { path, why: e.to_string() },
@@ -69,7 +100,8 @@ impl CertsDir {
     }
 }
 
-fn is_loopback(host: &RegistryHost) -> bool {
+/// Whether the name alone says so; other names may lead there too.
+pub fn is_loopback(host: &RegistryHost) -> bool {
     let name = host.host();
     name == "localhost"
         || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
@@ -80,8 +112,8 @@ fn holds(pem: &[u8], ca_pem: &[u8]) -> bool {
     !wanted.is_empty() && pem.windows(wanted.len()).any(|part| part == wanted)
 }
 
-/// Whole or not at all: the engine may read it at any moment.
-fn write(path: &Path, pem: &[u8]) -> io::Result<()> {
+/// Whole or not at all: whoever reads it may do so at any moment.
+pub fn write(path: &Path, pem: &[u8]) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     std::fs::create_dir_all(folder)?;
     let fresh = path.with_extension(format!("new-{}", std::process::id()));

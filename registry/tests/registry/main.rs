@@ -1,6 +1,7 @@
 //! The registry from outside: its endpoints in process, its crashes on a real directory, and real
 //! clients over TLS.
 
+mod attack;
 mod clients;
 mod collect;
 mod conformance;
@@ -12,6 +13,7 @@ mod mirror_blobs;
 mod mirror_debian;
 mod mirror_tags;
 mod mirror_tls;
+mod operator_certificate;
 mod pull;
 mod push;
 mod quota;

@@ -22,7 +22,7 @@ use tokio::{process::Command, sync::oneshot, task::JoinHandle};
 use crate::yard::{SECRET, Yard};
 
 /// Nothing here takes seconds; what does has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A registry served over TLS on a port of its own.
 pub(crate) struct Served {
@@ -59,7 +59,7 @@ impl Served {
     }
 
     /// A handshake as a client that trusts the authority under `name`.
-    fn connect(&self, name: &str) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    pub(crate) fn connect(&self, name: &str) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.authority.ca_pem().as_bytes()).unwrap()).unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))

@@ -9,6 +9,7 @@ mod git_hook;
 mod lone_registry;
 mod main_job;
 mod mirrored_base;
+mod registry_alone;
 mod registry_upkeep;
 mod robots;
 mod sigkill;

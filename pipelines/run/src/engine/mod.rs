@@ -7,6 +7,7 @@ mod build;
 mod containers;
 mod fault;
 mod images;
+mod registries;
 mod session;
 mod vertex;
 
@@ -25,6 +26,7 @@ pub use build::{BuildLimits, BuildNetwork, BuildSpec, Builder, BuiltImage};
 pub use containers::Service;
 pub use fault::EngineError;
 pub(crate) use images::TREE_LABEL;
+pub use registries::Reach;
 pub use session::BuildSecret;
 
 use crate::engine_trust::CertsDir;

@@ -1,6 +1,7 @@
 //! `mergeyard registry …`: the private TLS registry, alone and under care.
 
 mod certificate;
+mod doctor;
 mod gc;
 mod reach;
 mod robot;
@@ -11,7 +12,8 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::Failed;
+use super::{Failed, usual_file};
+use crate::config::{Config, RegistryAlone};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -29,6 +31,12 @@ pub(super) enum Command {
     /// Accounts for programs: what each may pull, push or delete
     #[command(subcommand)]
     Robot(robot::Command),
+    /// Find out why a registry cannot be reached or is not trusted, and what mends it
+    ///
+    /// Looks at the name, the connection, the certificate, the clock and the login, and at
+    /// the files by which Docker, containerd, podman and this system trust a registry. Exits
+    /// with 0 when there is no error.
+    Doctor(doctor::Doctor),
 }
 
 impl Command {
@@ -38,6 +46,12 @@ impl Command {
     }
 }
 
+/// What is configured for the registry, whatever the rest of the file lacks.
+fn configured(file: Option<PathBuf>) -> Result<RegistryAlone, Failed> {
+    Config::load_registry(usual_file(file).as_deref(), std::env::vars())
+        .map_err(|error| Failed::Usage(Box::new(error)))
+}
+
 pub(super) async fn registry(command: Command, file: Option<PathBuf>) -> Result<(), Failed> {
     match command {
         Command::Serve => serve::serve(file).await,
@@ -45,5 +59,6 @@ pub(super) async fn registry(command: Command, file: Option<PathBuf>) -> Result<
         Command::Gc(asked) => gc::gc(file, asked).await,
         Command::Verify(asked) => verify::verify(file, asked).await,
         Command::Robot(command) => robot::robot(command, file),
+        Command::Doctor(asked) => doctor::doctor(asked, file).await,
     }
 }

@@ -10,12 +10,8 @@ use serde::de::DeserializeOwned;
 use tokio::io::AsyncBufReadExt;
 use tokio_util::io::StreamReader;
 
-use crate::{
-    cli::{Failed, usual_file},
-    config::{Config, Embedded},
-    data_dir::DataDir,
-    embedded_registry,
-};
+use super::configured;
+use crate::{cli::Failed, config::Embedded, data_dir::DataDir, embedded_registry};
 
 pub(super) enum Reached {
     Running(Running),
@@ -30,8 +26,7 @@ pub(super) struct Running {
 
 impl Reached {
     pub(super) fn open(file: Option<PathBuf>) -> Result<Self, Failed> {
-        let alone = Config::load_registry(usual_file(file).as_deref(), std::env::vars())
-            .map_err(|error| Failed::Usage(Box::new(error)))?;
+        let alone = configured(file)?;
         let config = alone.embedded().map_err(|error| Failed::Usage(Box::new(error)))?;
         let data = DataDir::open(&alone.data_dir)?;
         if !data.registry().exists() {

@@ -7,9 +7,10 @@ use mergeyard_registry::{Grant, NewRobot, Right, Robot, RobotError, RobotName, R
 use mergeyard_types::{Secret, Timestamp};
 use serde_json::{Value, json};
 
+use super::configured;
 use crate::{
-    cli::{Failed, Format, text, usual_file},
-    config::{Config, Embedded, Registry, RegistryAlone},
+    cli::{Failed, Format, text},
+    config::{Embedded, Registry, RegistryAlone},
     data_dir::DataDir,
 };
 
@@ -86,9 +87,7 @@ struct Site {
 
 impl Site {
     fn open(file: Option<PathBuf>) -> Result<Self, Failed> {
-        let RegistryAlone { data_dir, registry, .. } =
-            Config::load_registry(usual_file(file).as_deref(), std::env::vars())
-                .map_err(|error| Failed::Usage(Box::new(error)))?;
+        let RegistryAlone { data_dir, registry, .. } = configured(file)?;
         let Registry::Embedded(config) = registry else {
             let why = "`registry.embedded` is false: robots are made where that registry is served";
             return Err(Failed::Usage(why.into()));
