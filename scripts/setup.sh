@@ -29,6 +29,9 @@ demo   mmdebstrap                makes the base image where no registry can be r
 tests  docker-registry           the foreign registry that pushes are tested against
 tests  apache2-utils             htpasswd, the login of that registry
 tests  skopeo                    a stock client that pulls what mergeyard serves
+tests  podman                    another, which builds and keeps images without an engine
+tests  buildah                   and its builder
+tests  debian-archive-keyring    verifies the packages of Debian trixie, where oras and cosign come from
 tests  openssh-server            sshd, which git fetches are tested against
 tests  openssh-client            ssh and ssh-keygen
 tests  docker-compose            brings docker-compose.yml up for real
@@ -41,6 +44,7 @@ LIST
 
 base_image=debian:bookworm-slim
 engine_log=/var/log/mergeyard-dockerd.log
+newer_clients=/var/lib/mergeyard-tests/clients
 engine_start_seconds=30
 pull_seconds=60
 
@@ -61,6 +65,7 @@ main() {
   engine_answers || start_engine
   join_docker_group
   provide_base_image
+  [[ $sets != *tests* ]] || provide_newer_clients
 }
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -272,6 +277,49 @@ bootstrap_base_image() {
     --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
     "$work/image.tar" "$base_image" >/dev/null
   as_root rm -rf "$work"
+}
+
+# oras and cosign are packages from trixie on. Theirs are unpacked beside the system, with the C library
+# they are linked with, and started by that library's own loader: nothing is installed, no root changed.
+provide_newer_clients() {
+  [[ ! -x $newer_clients/bin/oras || ! -x $newer_clients/bin/cosign ]] || return 0
+  say "unpacking oras and cosign from Debian trixie's packages into $newer_clients"
+  local work draft=$newer_clients.new
+  work=$(mktemp -d)
+  trixie_sources >"$work/sources.list"
+  host_apt_options >"$work/apt.conf"
+  as_root rm -rf "$draft"
+  as_root mkdir -p "$draft"
+  if ! as_root env TMPDIR="$work" mmdebstrap --quiet --variant=extract --include=oras,cosign \
+    --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr --aptopt="$work/apt.conf" --aptopt='Acquire::Languages "none"' \
+    --customize-hook='rm -rf "$1/var" "$1/usr/share"' \
+    trixie "$draft/root" "$work/sources.list" </dev/null >"$work/log" 2>&1; then
+    tail -20 "$work/log"
+    die "mmdebstrap could not unpack oras and cosign; its last lines are above"
+  fi
+  as_root bash -euc "$(declare -f write_starters); write_starters \"\$@\"" start "$draft" "$newer_clients" oras cosign
+  as_root rm -rf "$newer_clients" "$work"
+  as_root mv "$draft" "$newer_clients"
+}
+
+# Writes DRAFT/bin/PROGRAM for what will lie in FINAL/root.
+write_starters() {
+  local draft=$1 root=$2/root loader library program
+  shift 2
+  loader=$(cd "$draft/root" && find usr/lib -name 'ld-linux*.so.*' -print -quit)
+  library=$(cd "$draft/root" && find usr/lib -name libc.so.6 -printf %h -quit)
+  [[ -n $loader && -n $library ]]
+  mkdir "$draft/bin"
+  for program in "$@"; do
+    printf '#!/bin/sh\nexec %s --library-path %s --argv0 %s %s "$@"\n' \
+      "$root/$loader" "$root/$library" "$program" "$root/usr/bin/$program" >"$draft/bin/$program"
+    chmod 755 "$draft/bin/$program"
+  done
+}
+
+# Trixie from where this machine gets bookworm; the public archive otherwise.
+trixie_sources() {
+  host_sources | sed -n 's/ bookworm main$/ trixie main/p' | head -1
 }
 
 # Debian's own bookworm archives as this machine is told to reach them; the public ones otherwise.

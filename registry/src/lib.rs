@@ -27,6 +27,7 @@ mod serve;
 mod shown;
 mod store;
 pub mod trust;
+mod unread;
 mod upload;
 mod verify;
 

@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Router, middleware::from_fn};
 use axum_server::{
     Handle,
     accept::Accept,
@@ -43,7 +43,7 @@ use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFutureOwned},
 };
 
-use crate::config::Limits;
+use crate::{config::Limits, unread::answer_whole};
 
 /// An honest client has few requests at once; more streams are somebody's attempt to hold memory.
 const STREAMS_PER_CONNECTION: u32 = 64;
@@ -59,6 +59,7 @@ pub async fn serve_app(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
+    let router = router.layer(from_fn(answer_whole));
     let handle = Handle::new();
     let door = Door::new(tls, &limits);
     let mut server = axum_server::from_tcp(listener)?.acceptor(door).handle(handle.clone());

@@ -425,8 +425,13 @@ impl Store {
 
     /// A repository exists as long as it has a manifest.
     pub(crate) fn exists(&self, name: &ImageName) -> io::Result<bool> {
-        let manifests = self.paths.manifests(name);
-        Ok(!entries(&manifests.join("sha256"))?.is_empty() || !entries(&manifests.join("sha512"))?.is_empty())
+        holds_any(&self.paths.manifests(name))
+    }
+
+    /// A repository is found as long as anything is in it: one whose last manifest was just deleted
+    /// has no tags, which is another answer than that there is no such repository.
+    pub(crate) fn is_found(&self, name: &ImageName) -> io::Result<bool> {
+        Ok(self.exists(name)? || holds_any(&self.paths.blob_links(name))?)
     }
 
     pub(crate) fn manifest_links(&self, name: &ImageName) -> io::Result<Vec<Link>> {
@@ -536,6 +541,10 @@ enum TagIs {
 /// The order of the specification's tag lists, "case-insensitive alphanumeric", made total.
 pub(crate) fn tag_order(tag: &Version) -> (String, String) {
     (tag.as_str().to_ascii_lowercase(), tag.as_str().to_owned())
+}
+
+fn holds_any(directory: &Path) -> io::Result<bool> {
+    Ok(!entries(&directory.join("sha256"))?.is_empty() || !entries(&directory.join("sha512"))?.is_empty())
 }
 
 fn links(directory: &Path) -> io::Result<Vec<Link>> {

@@ -28,7 +28,7 @@ impl Call<'_> {
         let wanted = name.clone();
         let tags = self
             .registry
-            .read(move |store| store.exists(&wanted)?.then(|| store.tags(&wanted)).transpose())
+            .read(move |store| store.is_found(&wanted)?.then(|| store.tags(&wanted)).transpose())
             .await?;
         let tags = tags.ok_or_else(|| Error::NameUnknown(name.clone()))?;
         // A `last` that is no tag lies between none, and begins the list as an empty one does.

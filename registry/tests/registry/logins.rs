@@ -13,7 +13,7 @@ use tokio::{io::AsyncWriteExt, process::Command};
 use uuid::Uuid;
 
 use crate::{
-    clients::{certificates, write_layout},
+    clients::{certificates, layout::write_image},
     rights::open_to_everybody,
     robots::wanted,
     tls::Served,
@@ -55,7 +55,7 @@ async fn curl_fetches_a_token_where_the_challenge_sends_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn skopeo_logs_in_as_a_robot_and_reads_what_is_open_without_a_login() {
     let site = Site::start(open_to_everybody("acme/open"));
-    let digest = write_layout(&site.path("layout"));
+    let digest = write_image(&site.path("layout"));
     let source = format!("oci:{}:0.1.0", site.path("layout").display());
     let mut said =
         site.skopeo(&["login", "--username", "ci", "--password-stdin", &site.host()], "wrong").await;

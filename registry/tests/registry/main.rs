@@ -4,6 +4,7 @@
 mod attack;
 mod clients;
 mod collect;
+mod conformance;
 mod crashes;
 mod deletion;
 mod images;

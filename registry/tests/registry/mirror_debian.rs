@@ -14,7 +14,11 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use serde_json::json;
 
 use crate::{
-    clients::{blobs, certificates, skopeo, write_layout},
+    clients::{
+        certificates,
+        layout::{blobs, write_image, write_image_for},
+        skopeo::copy,
+    },
     scripted::{ALWAYS, PASSWORD, mirroring},
     tls::Served,
     yard::SECRET,
@@ -77,7 +81,7 @@ impl Debian {
         let trusted = certificates(work, &format!("trusted-{tag}"), &self.ca());
         let to = ["--dest-cert-dir", &trusted, "--dest-creds", &format!("builder:{PASSWORD}")];
         let image = format!("docker://127.0.0.1:{}/library/clock:{tag}", self.port);
-        let pushed = skopeo(work, &to, &format!("oci:{}:0.1.0", layout.display()), &image).await;
+        let pushed = copy(work, &to, &format!("oci:{}:0.1.0", layout.display()), &image).await;
         assert!(pushed.status.success(), "{pushed:?}");
     }
 }
@@ -106,7 +110,7 @@ async fn pull(served: &Served, trusted: &str, tag: &str, to: &str) -> PathBuf {
     let layout = work.join(to);
     let from = ["--src-cert-dir", trusted, "--src-creds", &format!("robot:{SECRET}")];
     let image = format!("docker://{}/hub/library/clock:{tag}", served.address);
-    let pulled = skopeo(work, &from, &image, &format!("oci:{}:0.1.0", layout.display())).await;
+    let pulled = copy(work, &from, &image, &format!("oci:{}:0.1.0", layout.display())).await;
     assert!(pulled.status.success(), "{pulled:?}");
     layout
 }
@@ -121,7 +125,7 @@ fn digest(layout: &Path) -> Digest {
 async fn what_was_pulled_once_is_pulled_again_when_upstream_is_gone() {
     let debian = Debian::start();
     let layout = debian.folder.path().join("layout");
-    let pushed = write_layout(&layout);
+    let pushed = write_image(&layout);
     debian.push(&layout, "1").await;
     let served = Served::start(mirroring(debian.mirror()));
     let trusted = certificates(served.yard.directory.path(), "trusted", &served.ca());
@@ -137,8 +141,8 @@ async fn what_was_pulled_once_is_pulled_again_when_upstream_is_gone() {
 async fn a_tag_that_is_pushed_again_upstream_is_the_new_one_here() {
     let debian = Debian::start();
     let (old, new) = (debian.folder.path().join("old"), debian.folder.path().join("new"));
-    write_layout(&old);
-    let moved = crate::clients::write_layout_of(&new, 7);
+    write_image(&old);
+    let moved = write_image_for(&new, "arm64");
     debian.push(&old, "moving").await;
     let served = Served::start(mirroring(debian.mirror()));
     let trusted = certificates(served.yard.directory.path(), "trusted", &served.ca());

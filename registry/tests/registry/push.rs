@@ -179,7 +179,7 @@ async fn a_manifest_must_be_one_and_must_have_all_it_refers_to() {
     yard.put_manifest("a", &sha256(b"x").to_string(), IMAGE, &image).await.refused(400, "DIGEST_INVALID");
     let large = format!("{image}{}", " ".repeat(4 << 20));
     yard.put_manifest("a", "1", IMAGE, &large).await.refused(413, "MANIFEST_INVALID");
-    yard.get("/v2/a/tags/list").await.refused(404, "NAME_UNKNOWN");
+    assert_eq!(yard.get("/v2/a/tags/list").await.json()["tags"], serde_json::json!([]));
     let foreign = image.replace(
         "application/vnd.oci.image.layer.v1.tar+gzip",
         "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",

@@ -172,6 +172,64 @@ async fn the_same_listener_serves_plain_http_when_it_is_given_no_certificate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_before_the_body_arrives_goes_on_on_the_same_connection() {
+    let served = Served::start(Config::default());
+    let mut client = served.connect("127.0.0.1").unwrap();
+    client.sock.set_read_timeout(Some(PATIENCE)).unwrap();
+    for _ in 0..3 {
+        client
+            .write_all(b"PUT /v2/a/manifests/1 HTTP/1.1\r\nhost: x\r\ncontent-length: 4096\r\n\r\n")
+            .unwrap();
+        let head = refusal(&mut client);
+        assert!(!head.contains("connection: close"), "{head}");
+        client.write_all(&[b'x'; 4096]).unwrap();
+    }
+    served.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_with_much_to_send_is_told_that_the_connection_ends() {
+    let served = Served::start(Config::default());
+    let mut large = served.connect("127.0.0.1").unwrap();
+    large
+        .write_all(b"PATCH /v2/a/blobs/uploads/x HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n")
+        .unwrap();
+    // All of it is sent before the answer is read, as simple clients do.
+    large.write_all(&vec![b'x'; 9_000_000]).unwrap();
+    let mut chunked = served.connect("127.0.0.1").unwrap();
+    chunked
+        .write_all(b"PUT /v2/a/manifests/1 HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        .unwrap();
+    let mut polite = served.connect("127.0.0.1").unwrap();
+    polite
+        .write_all(b"PUT /v2/a/manifests/1 HTTP/1.1\r\nhost: x\r\ncontent-length: 4096\r\nexpect: 100-continue\r\n\r\n")
+        .unwrap();
+    for client in [&mut large, &mut chunked, &mut polite] {
+        client.sock.set_read_timeout(Some(PATIENCE)).unwrap();
+        let head = refusal(client);
+        assert!(head.contains("connection: close"), "{head}");
+    }
+    // Who waits to be told to go on is refused instead, and sends nothing.
+    assert_eq!(polite.read(&mut [0]).unwrap(), 0);
+    served.stop().await.unwrap();
+}
+
+/// Reads one refusal to its end and returns its head.
+fn refusal(client: &mut impl Read) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).expect("the connection ended without an answer");
+        head.extend(byte);
+    }
+    let head = String::from_utf8(head).unwrap();
+    assert!(head.starts_with("HTTP/1.1 4"), "{head}");
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+    client.read_exact(&mut vec![0; length.parse().unwrap()]).unwrap();
+    head
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn stopping_does_not_wait_for_ever_for_a_transfer() {
     let limits = Limits { shutdown_time: Duration::from_millis(200), ..Limits::default() };
     let served = Served::start(Config { limits, ..Config::default() });
