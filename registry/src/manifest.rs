@@ -183,6 +183,9 @@ fn is_image(media_type: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
     use super::*;
 
     const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -224,6 +227,72 @@ mod tests {
             (Some(IMAGE), &"[".repeat(100_000)),
         ] {
             assert!(verdict(content_type, body).is_err(), "{content_type:?} {:.80}", body);
+        }
+    }
+
+    /// A manifest with parts of other kinds, of other types and under wrong names.
+    fn manifests() -> impl Strategy<Value = serde_json::Value> {
+        let digest = "sha(256:[0-9a-f]{64}|512:[0-9a-f]{128}|1:[0-9a-f]{2})";
+        let descriptor = (digest, any::<i32>()).prop_map(
+            |(digest, size)| json!({"mediaType": "x/y", "digest": digest, "size": size, "platform": {"os": "linux"}}),
+        );
+        let odd = prop_oneof![
+            Just(json!(null)),
+            any::<i64>().prop_map(|n| json!(n)),
+            ".{0,8}".prop_map(|text| json!(text)),
+            Just(json!([[[{}]]])),
+        ];
+        let part = prop_oneof![
+            8 => descriptor.clone(),
+            8 => prop::collection::vec(descriptor, 0..3).prop_map(|all| json!(all)),
+            1 => odd,
+        ];
+        let key = prop_oneof![
+            Just("config"),
+            Just("layers"),
+            Just("manifests"),
+            Just("subject"),
+            Just("annotations"),
+            Just("artifactType"),
+            Just("mediaType"),
+            Just("fsLayers"),
+        ];
+        let good = json!({"mediaType": "x/y", "digest": format!("sha256:{}", "ab".repeat(32)), "size": 2});
+        (prop::collection::vec((key, part), 0..3), any::<bool>(), 1..5u8).prop_map(
+            move |(parts, index, version)| {
+                let mut manifest = match index {
+                    true => json!({"manifests": [good]}),
+                    false => json!({"config": good, "layers": [good]}),
+                };
+                manifest["schemaVersion"] = json!(version.min(2));
+                for (key, part) in parts {
+                    manifest[key] = part;
+                }
+                manifest
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_is_of_one_kind_and_reads_back_the_same(
+            manifest in manifests(), index: bool, cut in prop::option::of(0..200usize),
+        ) {
+            let mut bytes = manifest.to_string().into_bytes();
+            bytes.truncate(cut.unwrap_or(usize::MAX));
+            let Ok((document, kept)) = Document::parse(Some(if index { INDEX } else { IMAGE }), &bytes) else {
+                return Ok(());
+            };
+            prop_assert_eq!(kept == INDEX, manifest.get("manifests").is_some_and(|part| !part.is_null()));
+            prop_assert_eq!(kept == IMAGE, manifest.get("config").is_some_and(|part| !part.is_null()));
+            let manifest = Manifest { digest: Digest::Sha256([0; 32]), media_type: kept.to_owned(), bytes: bytes.into() };
+            let again = Document::stored(&manifest).unwrap();
+            prop_assert_eq!(format!("{document:?}"), format!("{again:?}"));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Document::parse(Some(IMAGE), &bytes);
         }
     }
 }

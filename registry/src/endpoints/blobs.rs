@@ -141,6 +141,8 @@ fn read(file: File, bytes: Range<u64>) -> impl Stream<Item = Result<Bytes, Error
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -161,6 +163,20 @@ mod tests {
         }
         for text in ["bytes=10-", "bytes=10-20", "bytes=-0", "bytes=5-3"] {
             assert!(matches!(parse_range(text, 10), Err(Error::Range { size: 10 })), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_asked_for_is_a_part_of_the_blob(
+            text in "(bytes=)?[0-9]{0,20}-?[0-9]{0,20}|\\PC{0,40}",
+            size: u64,
+        ) {
+            match parse_range(&text, size) {
+                Ok(Some(range)) => prop_assert!(range.start < range.end && range.end <= size),
+                Ok(None) => {}
+                Err(error) => prop_assert_eq!(error.code(), "SIZE_INVALID"),
+            }
         }
     }
 }

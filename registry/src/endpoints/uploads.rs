@@ -239,3 +239,29 @@ fn created(name: &ImageName, digest: &Digest) -> Response {
     insert(response.headers_mut(), CONTENT_DIGEST, digest.to_string());
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_content_range_is_read_as_the_specification_and_as_old_clients_write_it() {
+        for text in ["3-7", "bytes 3-7/*", "bytes=3-7", "bytes 3-7/100"] {
+            assert_eq!(content_range(text).unwrap(), 3..=7, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_content_range_is_a_range_or_refused(
+            text in "(bytes[ =]?)?[0-9]{0,21}-?[0-9]{0,21}(/[0-9*]{0,3})?|\\PC{0,40}",
+        ) {
+            match content_range(&text) {
+                Ok(range) => prop_assert!(range.start() <= range.end()),
+                Err(error) => prop_assert!(matches!(error, Error::ContentRange(_))),
+            }
+        }
+    }
+}
