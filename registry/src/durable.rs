@@ -3,6 +3,8 @@
 //! A file is durable when its bytes *and* the directory entry that names it are on the disk; the
 //! second half is the one that is easily forgotten. Everything here blocks.
 
+mod together;
+
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
@@ -87,7 +89,7 @@ pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
 
 /// Makes what was created, renamed or removed in a directory durable.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    together::sync(path, |path| File::open(path)?.sync_all())
 }
 
 fn parent(path: &Path) -> io::Result<&Path> {
