@@ -21,7 +21,7 @@ use mergeyard_types::{Digest, ImageName, Timestamp, Version};
 use crate::{
     blobs::{Blob, Blobs},
     config::{Limits, Rules},
-    durable,
+    durable::{self, Staged},
     error::Error,
     manifest::{Document, Manifest, Referrer},
     paths::Paths,
@@ -282,30 +282,52 @@ impl Store {
         manifest: &Manifest,
         document: &Document,
     ) -> Result<(), Error> {
+        let staged = self.stage_names(name, tagging, manifest)?;
         let claim = self.blobs.claim(&manifest.digest);
         self.blobs.put(&claim, &manifest.digest, &manifest.bytes)?;
         self.list_referrer(name, manifest, document)?;
         let _deciding = tagging.map(|tagging| self.decide(name, tagging.tag));
         let decision = self.check_tag(name, tagging, &manifest.digest)?;
         let _counted = self.lock(name).count_push();
-        self.link_manifest(name, manifest)?;
+        self.link_manifest(name, manifest, staged.link)?;
         if let (Some(Tagging { tag, .. }), TagIs::Other) = (tagging, decision) {
-            let digest = manifest.digest.to_string();
-            durable::write(&self.paths.incoming(), &self.paths.tag(name, tag), digest.as_bytes(), FILE_MODE)?;
+            let line = staged.tag.map_or_else(|| self.stage(&manifest.digest.to_string()), Ok)?;
+            line.place(&self.paths.tag(name, tag))?;
         }
         Ok(())
     }
 
+    /// Sends the names that are not there yet on their way to the disk, ahead of the content that
+    /// has to be there first.
+    fn stage_names(
+        &self,
+        name: &ImageName,
+        tagging: Option<Tagging<'_>>,
+        manifest: &Manifest,
+    ) -> io::Result<StagedNames> {
+        let is_tagged = match tagging {
+            Some(Tagging { tag, .. }) => self.tag(name, tag)? == Some(manifest.digest),
+            None => true,
+        };
+        let is_linked = self.paths.manifest_link(name, &manifest.digest).exists();
+        Ok(StagedNames {
+            link: (!is_linked).then(|| self.stage(&manifest.media_type)).transpose()?,
+            tag: (!is_tagged).then(|| self.stage(&manifest.digest.to_string())).transpose()?,
+        })
+    }
+
+    fn stage(&self, line: &str) -> io::Result<Staged> {
+        Staged::new(&self.paths.incoming(), line.as_bytes(), FILE_MODE)
+    }
+
     /// Under the lock an existing link is durable, and the media type it was first pushed with stays.
-    fn link_manifest(&self, name: &ImageName, manifest: &Manifest) -> io::Result<()> {
+    fn link_manifest(&self, name: &ImageName, manifest: &Manifest, staged: Option<Staged>) -> io::Result<()> {
         let lock = &self.links[self.hash.hash_one((name, manifest.digest)) as usize % DECISIONS];
         let _linking = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let link = self.paths.manifest_link(name, &manifest.digest);
         match link.exists() {
             true => Ok(()),
-            false => {
-                durable::write(&self.paths.incoming(), &link, manifest.media_type.as_bytes(), FILE_MODE)
-            }
+            false => staged.map_or_else(|| self.stage(&manifest.media_type), Ok)?.place(&link),
         }
     }
 
@@ -545,6 +567,12 @@ impl Store {
 struct Tagging<'a> {
     tag: &'a Version,
     may_move: bool,
+}
+
+/// A manifest's names before they are given to it.
+struct StagedNames {
+    link: Option<Staged>,
+    tag: Option<Staged>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
