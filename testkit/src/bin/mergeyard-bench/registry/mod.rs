@@ -32,10 +32,11 @@ const PULLS: usize = 10;
 /// Many pulls of one blob may not cost more memory than this, however large it is.
 const FLAT: u64 = 64 << 20;
 
-/// Checks beside asking for the layers: a push of what is there may take so much longer.
+/// A push of what is there may take so much longer than asking whether it is.
 const ASKING: f64 = 1.25;
 
 const REPOSITORY: &str = "bench/image";
+const TAG: &str = "1.0.0";
 const OTHER_REPOSITORY: &str = "bench/other";
 
 /// What a server is given to come to rest before its memory is looked at.
@@ -88,18 +89,19 @@ pub(crate) async fn run(bench: &Bench, aims: &mut Aims) -> Result<(), Failed> {
         if round % 2 == 1 {
             turn.reverse();
         }
-        for (side, figures) in turn {
+        for (at, (side, figures)) in turn.into_iter().enumerate() {
             let folder = bench.folder.join("registry");
             if side != Side::DebianUnchecked {
-                let served = fresh(bench, side, &folder).await?;
+                let served = fresh(bench, side, &folder.join("large")).await?;
                 image(&served, &random, amounts, figures).await?;
                 shared(&served, &random, amounts, figures).await?;
                 served.program.kill().await?;
+                std::fs::remove_dir_all(folder.join("large"))?;
             }
-            let served = fresh(bench, side, &folder).await?;
+            // It stays until the end: a file system may be slow to give names again that were many.
+            let served = fresh(bench, side, &folder.join(format!("small-{round}-{at}"))).await?;
             manifests(&served, amounts, figures).await?;
             served.program.kill().await?;
-            std::fs::remove_dir_all(&folder)?;
         }
     }
     print(&all, amounts);
@@ -109,9 +111,6 @@ pub(crate) async fn run(bench: &Bench, aims: &mut Aims) -> Result<(), Failed> {
 
 /// An empty registry, on a disk that has nothing of the one before left to do.
 async fn fresh(bench: &Bench, side: Side, folder: &Path) -> Result<Served, Failed> {
-    if folder.exists() {
-        std::fs::remove_dir_all(folder)?;
-    }
     tokio::process::Command::new("sync").status().await?;
     side.serve(bench, folder).await
 }
@@ -205,11 +204,11 @@ impl Image {
 
     async fn push(&self, client: &Client, name: &str) -> Result<(), Failed> {
         at_once(PUSHED_AT_ONCE, self.blobs.iter(), |blob| client.push(name, blob)).await?;
-        client.push_manifest(name, "1.0.0", &self.manifest).await
+        client.push_manifest(name, TAG, &self.manifest).await
     }
 
     async fn pull(&self, client: &Client, name: &str) -> Result<(), Failed> {
-        client.pull_manifest(name, "1.0.0", &self.manifest).await?;
+        client.pull_manifest(name, TAG, &self.manifest).await?;
         at_once(PULLED_AT_ONCE, self.blobs.iter(), |blob| client.pull(name, blob)).await
     }
 
@@ -217,7 +216,8 @@ impl Image {
         let ask = |blob| async move {
             client.has(name, blob).await?.then_some(()).ok_or_else(|| "what was pushed is not there".into())
         };
-        at_once(PUSHED_AT_ONCE, self.blobs.iter(), ask).await
+        at_once(PUSHED_AT_ONCE, self.blobs.iter(), ask).await?;
+        client.has_manifest(name, TAG).await
     }
 
     async fn mount(&self, client: &Client, name: &str) -> Result<(), Failed> {
@@ -265,11 +265,28 @@ async fn timed(program: &Program, work: impl Future<Output = Result<(), Failed>>
     Ok(Took { time, processor: program.processor_time() - before })
 }
 
+/// One of the figures.
+type Turns = fn(&Figures) -> &Vec<Took>;
+
 fn print(all: &[Figures; 3], amounts: Amounts) {
-    let Amounts { rounds, layers, layer, shared, manifests, .. } = amounts;
     println!(
-        "\nregistry: beside docker-registry, both with TLS, HTTP/1.1 and a login; medians of {rounds} turns each"
+        "\nregistry: beside docker-registry, both with TLS, HTTP/1.1 and a login; medians of {} turns each",
+        amounts.rounds
     );
+    print_rates(all, amounts);
+    print_times_and_memory(all);
+    println!(
+        "  mergeyard answers 201 when a file's bytes and the directory entries that lead to it are on the disk;\n  \
+         docker-registry syncs each file it writes, where it stays, but no directory\n  \
+         docker-registry's log is off, its cache is on, and its passwords are hashed at bcrypt's lowest cost"
+    );
+}
+
+fn print_rates(all: &[Figures; 3], amounts: Amounts) {
+    let Amounts { layers, layer, shared, manifests, .. } = amounts;
+    let image = mib((layers * layer) as u64);
+    let blob = shared / 1_000_000;
+    let named = |what: &str, kind: &str| format!("{what} {manifests} {kind}, {CONNECTIONS} connections");
     let mut table = Table::new(&[
         "",
         "mergeyard",
@@ -280,59 +297,73 @@ fn print(all: &[Figures; 3], amounts: Amounts) {
         "[login unchecked",
         "beside that]",
     ]);
-    let image = layers * layer;
-    let bytes = |bytes: usize| move |per_second: f64| format!("{:.0} MB/s", bytes as f64 * per_second / 1e6);
-    let each = |count: usize| move |per_second: f64| format!("{:.0}/s", count as f64 * per_second);
-    let size = mib(image as u64);
-    let mut row = |name: String, figure: fn(&Figures) -> &Vec<Took>, shown: &dyn Fn(f64) -> String| {
+    let rows: [(String, Turns, Amount); 6] = [
+        (
+            format!("push {image}, {layers} layers, {PUSHED_AT_ONCE} at once"),
+            |f| &f.push,
+            Amount::Bytes(layers * layer),
+        ),
+        (
+            format!("pull {image}, {layers} layers, {PULLED_AT_ONCE} at once"),
+            |f| &f.pull,
+            Amount::Bytes(layers * layer),
+        ),
+        (
+            format!("pull one blob of {blob} MB {PULLS} times at once"),
+            |f| &f.shared,
+            Amount::Bytes(shared * PULLS),
+        ),
+        (named("push", "small blobs"), |f| &f.configs, Amount::Pieces(manifests)),
+        (named("push", "manifests"), |f| &f.manifests_pushed, Amount::Pieces(manifests)),
+        (named("pull", "manifests"), |f| &f.manifests_pulled, Amount::Pieces(manifests)),
+    ];
+    for (name, figure, amount) in rows {
         let [this, other, unchecked] = all.each_ref().map(|figures| took(figure(figures)));
-        let rate = |took: Took| 1.0 / took.time.as_secs_f64();
+        let beside = |other: Took| ratio(other.time.as_secs_f64(), this.time.as_secs_f64());
         let measured = unchecked != Took::default();
         table.row([
             name,
-            shown(rate(this)),
-            shown(rate(other)),
-            ratio(rate(this), rate(other)),
+            amount.in_time(this),
+            amount.in_time(other),
+            beside(other),
             millis(this.processor),
             millis(other.processor),
-            if measured { shown(rate(unchecked)) } else { "–".to_owned() },
-            if measured { ratio(rate(this), rate(unchecked)) } else { "–".to_owned() },
+            if measured { amount.in_time(unchecked) } else { "–".to_owned() },
+            if measured { beside(unchecked) } else { "–".to_owned() },
         ]);
-    };
-    row(format!("push {size}, {layers} layers, {PUSHED_AT_ONCE} at once"), |f| &f.push, &bytes(image));
-    row(format!("pull {size}, {layers} layers, {PULLED_AT_ONCE} at once"), |f| &f.pull, &bytes(image));
-    row(
-        format!("pull one blob of {} MB {PULLS} times at once", shared / 1_000_000),
-        |f| &f.shared,
-        &bytes(shared * PULLS),
-    );
-    row(format!("push {manifests} small blobs, {CONNECTIONS} connections"), |f| &f.configs, &each(manifests));
-    row(
-        format!("push {manifests} manifests, {CONNECTIONS} connections"),
-        |f| &f.manifests_pushed,
-        &each(manifests),
-    );
-    row(
-        format!("pull {manifests} manifests, {CONNECTIONS} connections"),
-        |f| &f.manifests_pulled,
-        &each(manifests),
-    );
+    }
     table.print();
+}
+
+/// How much was moved.
+#[derive(Clone, Copy)]
+enum Amount {
+    Bytes(usize),
+    Pieces(usize),
+}
+
+impl Amount {
+    fn in_time(self, took: Took) -> String {
+        let seconds = took.time.as_secs_f64();
+        match self {
+            Amount::Bytes(bytes) => format!("{:.0} MB/s", bytes as f64 / seconds / 1e6),
+            Amount::Pieces(count) => format!("{:.0}/s", count as f64 / seconds),
+        }
+    }
+}
+
+fn print_times_and_memory(all: &[Figures; 3]) {
+    let [this, other, _] = all;
     let mut table = Table::new(&["", "mergeyard", "docker-registry"]);
     let mut row = |name: &str, shown: &dyn Fn(&Figures) -> String| {
-        table.row([name.to_owned(), shown(&all[0]), shown(&all[1])]);
+        table.row([name.to_owned(), shown(this), shown(other)]);
     };
-    row("the large image: is each blob there?", &|f| millis(took(&f.asked).time));
+    row("the large image: is it there, and each of its blobs?", &|f| millis(took(&f.asked).time));
     row("  pushed where it is already", &|f| millis(took(&f.pushed_again).time));
     row("  its blobs mounted into another repository", &|f| millis(took(&f.mounted).time));
     row("resident, idle", &|f| mib(median(&f.idle)));
     row("resident at most, during the pulls at once", &|f| mib(median(&f.peak)));
     table.print();
-    println!(
-        "  mergeyard answers 201 when a file's bytes and the directory entries that lead to it are on the disk;\n  \
-         docker-registry syncs each file it writes, but not the directories, nor what it renames into place\n  \
-         docker-registry's log is off, its cache is on, and its passwords are hashed at bcrypt's lowest cost"
-    );
 }
 
 fn took(turns: &[Took]) -> Took {
@@ -342,10 +373,11 @@ fn took(turns: &[Took]) -> Took {
 
 fn judge(all: &[Figures; 3], aims: &mut Aims) {
     let [this, other, _] = all;
-    let times: [(&str, f64, fn(&Figures) -> &Vec<Took>); 5] = [
+    let times: [(&str, f64, Turns); 6] = [
         ("push of a large image", 1.0, |f| &f.push),
         ("pull of a large image", 1.0, |f| &f.pull),
         ("pulls of one blob at once", 1.0, |f| &f.shared),
+        ("mount of what is there", 1.0, |f| &f.mounted),
         ("push of small manifests", 2.0, |f| &f.manifests_pushed),
         ("pull of small manifests", 2.0, |f| &f.manifests_pulled),
     ];
@@ -364,15 +396,10 @@ fn judge(all: &[Figures; 3], aims: &mut Aims) {
         format!("registry, pulls of one blob at once: at most {} over idle", mib(FLAT)),
         mib(over),
     );
-    let asked = took(&this.asked).time.as_secs_f64();
-    for (what, figure) in
-        [("push of what is there", &this.pushed_again), ("mount of what is there", &this.mounted)]
-    {
-        let time = took(figure).time.as_secs_f64();
-        aims.add(
-            time <= asked * ASKING,
-            format!("registry, {what}: at most {ASKING}× of asking for it"),
-            ratio(time, asked),
-        );
-    }
+    let (asked, again) = (took(&this.asked).time, took(&this.pushed_again).time);
+    aims.add(
+        again.as_secs_f64() <= asked.as_secs_f64() * ASKING,
+        format!("registry, push of what is there: at most {ASKING}× of asking for it"),
+        ratio(again.as_secs_f64(), asked.as_secs_f64()),
+    );
 }
