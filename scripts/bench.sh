@@ -3,10 +3,11 @@
 # aims at. Sets up what is missing, builds for release, and prints tables. It ends badly only when
 # something does not work, never because something is slow.
 #
-#   scripts/bench.sh                   everything, about ten minutes
+#   scripts/bench.sh                   everything, about a quarter of an hour
 #   scripts/bench.sh ingest            webhooks received, beside Debian's `webhook`
 #   scripts/bench.sh publish           merge to digest, beside `docker build` and `docker push` by hand
 #   scripts/bench.sh pages             memory, start-up and pages with many past runs
+#   scripts/bench.sh registry          images pushed and pulled, beside Debian's `docker-registry`
 #   scripts/bench.sh --quick           shorter, and without a million runs
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

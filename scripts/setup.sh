@@ -26,7 +26,7 @@ demo   ca-certificates           to verify the TLS certificates of GitHub and of
 demo   iptables                  container networks; the engine only recommends it
 demo   docker.io                 the engine and its command line, unless this machine has one from elsewhere
 demo   mmdebstrap                makes the base image where no registry can be reached
-tests  docker-registry           the foreign registry that pushes are tested against
+tests  docker-registry           the foreign registry that pushes are tested against, and that scripts/bench.sh compares with
 tests  apache2-utils             htpasswd, the login of that registry
 tests  skopeo                    a stock client that pulls what mergeyard serves
 tests  podman                    another, which builds and keeps images without an engine

@@ -92,7 +92,8 @@ impl Blobs {
     pub(crate) fn put(&self, _claim: &Claim<'_>, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
         let path = self.paths.blob(digest);
         match path.exists() {
-            true => Ok(()),
+            // Whoever put it there may not have synced it yet, and our caller is about to promise it.
+            true => durable::sync_directory(&self.paths.content(digest.algorithm())),
             false => durable::write(&self.paths.incoming(), &path, bytes, FILE_MODE),
         }
     }

@@ -21,7 +21,7 @@ use mergeyard_types::{Digest, ImageName, Timestamp, Version};
 use crate::{
     blobs::{Blob, Blobs},
     config::{Limits, Rules},
-    durable,
+    durable::{self, Staged},
     error::Error,
     manifest::{Document, Manifest, Referrer},
     paths::Paths,
@@ -31,6 +31,10 @@ use crate::{
 
 /// Repositories that share a lock merely wait for each other.
 const LOCKS: usize = 64;
+
+/// Decisions that share a lock wait for each other, and each holds it until the disk has answered:
+/// many more than the pushes that are likely at once.
+const DECISIONS: usize = 512;
 
 /// Nested repositories can be no deeper: a name has 255 characters, every second of them a `/`.
 const DEEPEST: usize = 128;
@@ -51,6 +55,10 @@ pub(crate) struct Store {
     /// Held by the one collection.
     pub(crate) collecting: Mutex<()>,
     locks: [RepositoryLock; LOCKS],
+    /// For the decision "may this tag move?", by repository and tag.
+    tags: [Mutex<()>; DECISIONS],
+    /// For the question "has this manifest its link?", by repository and digest. Taken after `tags`.
+    links: [Mutex<()>; DECISIONS],
     hash: RandomState,
     /// Holds the advisory lock as long as it is open.
     _lock: File,
@@ -59,10 +67,8 @@ pub(crate) struct Store {
 /// Keeps what a manifest refers to in its place while the manifest gets its names.
 #[derive(Default)]
 pub(crate) struct RepositoryLock {
-    /// Shared by those who rely on links, exclusive for who removes them. Taken before `tags`.
+    /// Shared by those who rely on links, exclusive for who removes them. Taken first.
     links: RwLock<()>,
-    /// For the decision "may this tag move?".
-    tags: Mutex<()>,
     /// How many manifests were pushed: what was concluded from the manifests there are holds as
     /// long as this does not change.
     pushes: AtomicU64,
@@ -76,10 +82,6 @@ impl RepositoryLock {
 
     pub(crate) fn remove(&self) -> RwLockWriteGuard<'_, ()> {
         self.links.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn decide(&self) -> MutexGuard<'_, ()> {
-        self.tags.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts when it is dropped: who sees the new number sees the manifest's names, and who acts upon
@@ -121,6 +123,8 @@ impl Store {
             quotas: Quotas::default(),
             collecting: Mutex::default(),
             locks: std::array::from_fn(|_| RepositoryLock::default()),
+            tags: std::array::from_fn(|_| Mutex::default()),
+            links: std::array::from_fn(|_| Mutex::default()),
             hash: RandomState::new(),
             _lock: lock,
         })
@@ -128,6 +132,11 @@ impl Store {
 
     pub(crate) fn lock(&self, name: &ImageName) -> &RepositoryLock {
         &self.locks[self.hash.hash_one(name) as usize % LOCKS]
+    }
+
+    fn decide(&self, name: &ImageName, tag: &Version) -> MutexGuard<'_, ()> {
+        let lock = &self.tags[self.hash.hash_one((name, tag)) as usize % DECISIONS];
+        lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A blob of a repository, opened.
@@ -273,23 +282,53 @@ impl Store {
         manifest: &Manifest,
         document: &Document,
     ) -> Result<(), Error> {
+        let staged = self.stage_names(name, tagging, manifest)?;
         let claim = self.blobs.claim(&manifest.digest);
         self.blobs.put(&claim, &manifest.digest, &manifest.bytes)?;
         self.list_referrer(name, manifest, document)?;
-        let lock = self.lock(name);
-        let _deciding = lock.decide();
+        let _deciding = tagging.map(|tagging| self.decide(name, tagging.tag));
         let decision = self.check_tag(name, tagging, &manifest.digest)?;
-        let _counted = lock.count_push();
-        // Under the lock an existing link is durable, and the media type it was first pushed with stays.
-        let link = self.paths.manifest_link(name, &manifest.digest);
-        if !link.exists() {
-            durable::write(&self.paths.incoming(), &link, manifest.media_type.as_bytes(), FILE_MODE)?;
-        }
+        let _counted = self.lock(name).count_push();
+        self.link_manifest(name, manifest, staged.link)?;
         if let (Some(Tagging { tag, .. }), TagIs::Other) = (tagging, decision) {
-            let digest = manifest.digest.to_string();
-            durable::write(&self.paths.incoming(), &self.paths.tag(name, tag), digest.as_bytes(), FILE_MODE)?;
+            let line = staged.tag.map_or_else(|| self.stage(&manifest.digest.to_string()), Ok)?;
+            line.place(&self.paths.tag(name, tag))?;
         }
         Ok(())
+    }
+
+    /// Sends the names that are not there yet on their way to the disk, ahead of the content that
+    /// has to be there first.
+    fn stage_names(
+        &self,
+        name: &ImageName,
+        tagging: Option<Tagging<'_>>,
+        manifest: &Manifest,
+    ) -> io::Result<StagedNames> {
+        let is_tagged = match tagging {
+            Some(Tagging { tag, .. }) => self.tag(name, tag)? == Some(manifest.digest),
+            None => true,
+        };
+        let is_linked = self.paths.manifest_link(name, &manifest.digest).exists();
+        Ok(StagedNames {
+            link: (!is_linked).then(|| self.stage(&manifest.media_type)).transpose()?,
+            tag: (!is_tagged).then(|| self.stage(&manifest.digest.to_string())).transpose()?,
+        })
+    }
+
+    fn stage(&self, line: &str) -> io::Result<Staged> {
+        Staged::new(&self.paths.incoming(), line.as_bytes(), FILE_MODE)
+    }
+
+    /// Under the lock an existing link is durable, and the media type it was first pushed with stays.
+    fn link_manifest(&self, name: &ImageName, manifest: &Manifest, staged: Option<Staged>) -> io::Result<()> {
+        let lock = &self.links[self.hash.hash_one((name, manifest.digest)) as usize % DECISIONS];
+        let _linking = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = self.paths.manifest_link(name, &manifest.digest);
+        match link.exists() {
+            true => Ok(()),
+            false => staged.map_or_else(|| self.stage(&manifest.media_type), Ok)?.place(&link),
+        }
     }
 
     /// Written before the manifest's own link: an entry without one is not shown, and a manifest
@@ -344,16 +383,14 @@ impl Store {
 
     /// Takes a tag away; what it named stays. Says what that was.
     pub(crate) fn delete_tag(&self, name: &ImageName, tag: &Version) -> io::Result<Option<Digest>> {
-        let _deciding = self.lock(name).decide();
+        let _deciding = self.decide(name, tag);
         let Some(digest) = self.tag(name, tag)? else { return Ok(None) };
         Ok(durable::remove(&self.paths.tag(name, tag))?.then_some(digest))
     }
 
     /// Takes a manifest away, and the tags that point at it.
     pub(crate) fn delete_manifest(&self, name: &ImageName, digest: &Digest) -> io::Result<bool> {
-        let lock = self.lock(name);
-        let _nobody_relies_on_it = lock.remove();
-        let _deciding = lock.decide();
+        let _nobody_relies_on_it = self.lock(name).remove();
         for tag in self.tags(name)? {
             if self.tag(name, &tag)? == Some(*digest) {
                 durable::remove(&self.paths.tag(name, &tag))?;
@@ -530,6 +567,12 @@ impl Store {
 struct Tagging<'a> {
     tag: &'a Version,
     may_move: bool,
+}
+
+/// A manifest's names before they are given to it.
+struct StagedNames {
+    link: Option<Staged>,
+    tag: Option<Staged>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,8 +10,9 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
+    os::unix::fs::DirBuilderExt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -27,7 +28,7 @@ use uuid::Uuid;
 use crate::{
     blocking,
     config::Limits,
-    durable,
+    durable::DIRECTORY_MODE,
     error::Error,
     store::{Store, found},
 };
@@ -165,7 +166,8 @@ impl Upload {
     }
 
     fn create_files(&self, store: &Store) -> io::Result<()> {
-        durable::create_directory(&store.paths.upload(self.id))?;
+        // Not synced, as nothing of an upload is before it ends: after a power cut it is begun anew.
+        DirBuilder::new().mode(DIRECTORY_MODE).create(store.paths.upload(self.id))?;
         fs::write(store.paths.upload_repository(self.id), self.name.as_str())?;
         File::create_new(store.paths.upload_data(self.id)).map(|_| ())
     }

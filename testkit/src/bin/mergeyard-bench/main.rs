@@ -10,6 +10,7 @@ mod load;
 mod pages;
 mod process;
 mod publish;
+mod registry;
 mod seed;
 mod table;
 
@@ -23,6 +24,7 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
+use tokio::process::Command;
 
 use table::{Aims, millis, percentile};
 
@@ -52,6 +54,8 @@ enum Part {
     Publish,
     /// Memory, start-up and pages with many past runs
     Pages,
+    /// Images pushed to the registry and pulled from it
+    Registry,
 }
 
 /// What every part works with.
@@ -96,6 +100,9 @@ async fn run(args: Args) -> Result<(), Failed> {
     if asked(Part::Pages) {
         pages::run(&bench, &mut aims).await?;
     }
+    if asked(Part::Registry) {
+        registry::run(&bench, &mut aims).await?;
+    }
     aims.print();
     Ok(())
 }
@@ -120,6 +127,15 @@ fn machine(folder: &Path) -> Result<String, Failed> {
 }
 
 impl Bench {
+    /// The server's program, whatever the environment says about another one.
+    fn mergeyard(&self) -> Command {
+        let mut command = Command::new(&self.mergeyard);
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MERGEYARD_")) {
+            command.env_remove(name);
+        }
+        command
+    }
+
     fn pick<T>(&self, quick: T, full: T) -> T {
         if self.quick { quick } else { full }
     }

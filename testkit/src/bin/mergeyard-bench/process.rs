@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 use crate::{Bench, Failed, until};
 
 /// A program that does not listen after this long has a reason, and it stands in its log.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Program {
     child: Child,
@@ -51,7 +51,7 @@ impl Program {
         .into())
     }
 
-    async fn listens(&mut self, address: SocketAddr) -> Result<(), Failed> {
+    pub(crate) async fn listens(&mut self, address: SocketAddr) -> Result<(), Failed> {
         let begin = Instant::now();
         while tokio::net::TcpStream::connect(address).await.is_err() {
             self.check()?;
@@ -78,14 +78,26 @@ impl Program {
 
     /// What of it is in memory, in bytes: all, and the part that is not the program's own file.
     pub(crate) fn memory(&self) -> (u64, u64) {
-        let Some(pid) = self.child.id() else { return (0, 0) };
+        (self.status("VmRSS:"), self.status("RssAnon:"))
+    }
+
+    /// The most that was in memory since [`Program::forget_peak`], in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    pub(crate) fn forget_peak(&self) -> io::Result<()> {
+        let pid = self.child.id().unwrap_or_default();
+        std::fs::write(format!("/proc/{pid}/clear_refs"), "5")
+    }
+
+    /// A field of the kernel's account of it, in bytes.
+    fn status(&self, name: &str) -> u64 {
+        let Some(pid) = self.child.id() else { return 0 };
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-            kib.unwrap_or_default() * 1024
-        };
-        (field("VmRSS:"), field("RssAnon:"))
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+        kib.unwrap_or_default() * 1024
     }
 }
 
@@ -113,11 +125,8 @@ impl Mergeyard {
         );
         let file = folder.join("mergeyard.toml");
         std::fs::write(&file, config)?;
-        let mut command = Command::new(&bench.mergeyard);
+        let mut command = bench.mergeyard();
         command.arg("serve").arg("--config").arg(&file);
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MERGEYARD_")) {
-            command.env_remove(name);
-        }
         let begin = Instant::now();
         let mut program = Program::start(command, folder.join("server.log"))?;
         program.listens(http).await?;
@@ -144,6 +153,6 @@ pub(crate) async fn webhook(folder: &Path, hooks: &str) -> Result<(Program, Sock
     Ok((program, address))
 }
 
-fn free() -> io::Result<SocketAddr> {
+pub(crate) fn free() -> io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
