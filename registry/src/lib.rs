@@ -5,13 +5,6 @@
 //! databases or pipelines: the server hands it a directory, accounts and a listener.
 
 mod access;
-pub mod authority;
-mod blobs;
-mod care;
-pub mod certificate;
-pub mod certificate_files;
-pub mod certificates;
-mod collect;
 mod config;
 mod durable;
 mod endpoints;
@@ -20,16 +13,12 @@ mod event;
 mod listen;
 mod manifest;
 mod mirror;
-mod paths;
-mod quota;
 mod route;
 mod serve;
-mod shown;
 mod store;
-pub mod trust;
+pub mod tls;
 mod unread;
-mod upload;
-mod verify;
+mod upkeep;
 
 use std::{
     collections::BTreeMap,
@@ -46,10 +35,6 @@ pub use access::{
     Account, Denied, Grant, GrantError, Identity, NewRobot, Right, Robot, RobotError, RobotName,
     RobotNameError, Robots, ScopeError, SecretHash,
 };
-pub use authority::Authority;
-pub use care::{AskInUse, Care};
-pub use certificates::Certificates;
-pub use collect::{Collected, Collection, Removal};
 pub use config::{Config, Limits, Mirror, Repository, Retention, Rules, Tags};
 pub use endpoints::router;
 pub use error::Error;
@@ -59,15 +44,18 @@ pub use manifest::Manifest;
 pub use mirror::UpstreamError;
 pub use route::{Reference, Route, RouteError};
 pub use serve::serve;
-pub use verify::{Fault, Progress, Verified, Verifying};
+pub use tls::{authority::Authority, certificates::Certificates};
+pub use upkeep::{
+    AskInUse, Care,
+    collect::{Collected, Collection, Removal},
+    verify::{Fault, Progress, Verified, Verifying},
+};
 
 use access::Access;
-use collect::Collector;
 use manifest::Document;
 use mirror::Mirrors;
-use store::{Store, found};
-use upload::Uploads;
-use verify::Verifier;
+use store::{Store, found, upload::Uploads};
+use upkeep::{collect::Collector, verify::Verifier};
 
 /// A registry on one directory. Clones are the same registry.
 #[derive(Clone)]

@@ -48,7 +48,7 @@ pub enum ServeError {
     #[error("the embedded registry cannot be opened")]
     Registry(#[from] registry::OpenError),
     #[error("the registry's certificate cannot be used")]
-    Certificates(#[from] registry::certificates::CertificatesError),
+    Certificates(#[from] registry::tls::certificates::CertificatesError),
     #[error(transparent)]
     RegistryAccess(#[from] RegistryError),
     #[error("cannot read {path}")]

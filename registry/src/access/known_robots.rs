@@ -17,7 +17,7 @@ use super::{
     account::Account,
     robots::{FileError, Robot, read},
 };
-use crate::paths::Paths;
+use crate::store::paths::Paths;
 
 pub(super) struct KnownRobots {
     path: PathBuf,

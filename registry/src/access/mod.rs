@@ -38,7 +38,7 @@ pub use scope::ScopeError;
 pub(crate) use scope::Scopes;
 pub(crate) use token::{Issued, LIFETIME};
 
-use crate::{config::Config, error::Error, paths::Paths, route::Route};
+use crate::{config::Config, error::Error, route::Route, store::paths::Paths};
 use known_robots::KnownRobots;
 use throttle::Throttle;
 use token::TokenKey;

@@ -20,7 +20,7 @@ use super::{
     account::{Account, Grant, SecretHash},
     token::random,
 };
-use crate::{durable, paths::Paths};
+use crate::{durable, store::paths::Paths};
 
 /// Protects the server, which holds all of them in memory and reads them at once.
 pub(super) const ROBOTS: usize = 10_000;

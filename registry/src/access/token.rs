@@ -17,7 +17,7 @@ use mergeyard_types::{Secret, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{account::Identity, scope::Scopes};
-use crate::{durable, paths::Paths};
+use crate::{durable, store::paths::Paths};
 
 /// Long enough for the requests of one push or pull, short enough to be worth little when it
 /// leaks. Clients fetch the next one by themselves.

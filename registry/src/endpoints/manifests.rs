@@ -19,8 +19,7 @@ use crate::{
     manifest::{Document, Manifest},
     mirror::Freshness,
     route::Reference,
-    store::Store,
-    upload::Algorithm,
+    store::{Store, upload::Algorithm},
 };
 
 /// Tells the client that the registry lists what it pushed as a referrer.

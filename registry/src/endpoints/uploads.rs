@@ -18,7 +18,7 @@ use crate::{
     blocking,
     error::{Error, insert, received},
     event::{Act, Content},
-    upload::{Algorithm, Upload, Writer},
+    store::upload::{Algorithm, Upload, Writer},
 };
 
 const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");

@@ -11,7 +11,7 @@ use futures_util::{Stream, stream};
 use tokio::sync::watch;
 
 use super::UpstreamError;
-use crate::{blocking, error::Error, upload::Upload};
+use crate::{blocking, error::Error, store::upload::Upload};
 
 /// One read: large enough that handing it to a thread costs nothing against the disk and TLS.
 const READ_BYTES: u64 = 256 << 10;

@@ -15,7 +15,7 @@ use super::{
     download::Download,
     upstream::Answer,
 };
-use crate::{blobs::Blob, blocking, error::Error};
+use crate::{blocking, error::Error, store::blobs::Blob};
 
 /// A blob up to this size is answered once it is here as a whole, so that what goes wrong with it is
 /// said by a status and not by a broken connection. Most configurations are smaller.

@@ -22,8 +22,10 @@ use crate::{
     blocking,
     config::Limits,
     error::Error,
-    store::Store,
-    upload::{Algorithm, Upload, Uploads},
+    store::{
+        Store,
+        upload::{Algorithm, Upload, Uploads},
+    },
 };
 
 /// So often in a row upstream may break off, or answer that it cannot, having brought next to nothing.

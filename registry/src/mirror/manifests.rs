@@ -18,7 +18,7 @@ use crate::{
     error::Error,
     manifest::{Document, Manifest},
     route::Reference,
-    upload::Algorithm,
+    store::upload::Algorithm,
 };
 
 /// While upstream is out, a tag is not asked for at each pull: a build with ten base images would

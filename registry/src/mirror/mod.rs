@@ -27,8 +27,7 @@ use crate::{
     config::{Config, Limits, Mirror},
     error::Error,
     route::Route,
-    store::Store,
-    upload::Uploads,
+    store::{Store, upload::Uploads},
 };
 
 pub(crate) use blobs::Found;

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use mergeyard_registry::{Certificates, certificate::certificates, serve, trust::Roots};
+use mergeyard_registry::{
+    Certificates, serve,
+    tls::{certificate::certificates, trust::Roots},
+};
 use mergeyard_types::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::{

@@ -1,8 +1,8 @@
 //! Whether clients will believe the certificate, and if not, exactly why.
 
 use mergeyard_registry::{
-    certificate::{Certificate, certificates, is_for, is_signed_by},
-    certificates::CERTIFICATE_ENDS_SOON,
+    tls::certificate::{Certificate, certificates, is_for, is_signed_by},
+    tls::certificates::CERTIFICATE_ENDS_SOON,
 };
 use mergeyard_types::Timestamp;
 use rustls::pki_types::CertificateDer;

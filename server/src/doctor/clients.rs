@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mergeyard_registry::certificate::{Certificate, certificates};
+use mergeyard_registry::tls::certificate::{Certificate, certificates};
 use mergeyard_run::engine_trust::{CertsDir, Standing};
 use toml::Value;
 

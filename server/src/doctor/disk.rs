@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use mergeyard_registry::certificate::certificates;
+use mergeyard_registry::tls::certificate::certificates;
 use mergeyard_types::Timestamp;
 
 use super::{Finding, Machine, Remedy, Subject, chain};

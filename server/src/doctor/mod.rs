@@ -20,8 +20,8 @@ mod wire;
 use std::{path::PathBuf, time::Duration};
 
 use mergeyard_registry::{
-    certificate::{Certificate, certificates},
-    trust::Roots,
+    tls::certificate::{Certificate, certificates},
+    tls::trust::Roots,
 };
 use mergeyard_run::engine::RegistryCredentials;
 use mergeyard_types::{RegistryHost, Timestamp};
@@ -159,7 +159,7 @@ fn known_authority(subject: &Subject, now: Timestamp) -> Vec<Finding> {
             "set `registry.ca` to the PEM file of the authority that signed the registry's certificate",
         )];
     };
-    let soon = mergeyard_registry::certificates::AUTHORITY_ENDS_SOON;
+    let soon = mergeyard_registry::tls::certificates::AUTHORITY_ENDS_SOON;
     let what = format!("the authority `{}` in {path}", first.subject);
     let new = match subject.signs_itself() {
         true => "stop the server, move tls/ca.pem and tls/ca.key out of the data directory, start it, then run `mergeyard registry doctor --fix` on every client".to_owned(),

@@ -9,8 +9,8 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, StatusCode, header};
 use mergeyard_registry::{
-    certificate::{Certificate, is_for},
-    trust::Roots,
+    tls::certificate::{Certificate, is_for},
+    tls::trust::Roots,
 };
 use mergeyard_run::engine::RegistryCredentials;
 use mergeyard_types::Timestamp;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mergeyard_registry::certificate::certificates;
+use mergeyard_registry::tls::certificate::certificates;
 
 use super::{Finding, Machine, Remedy, Subject, clients::on_machine};
 

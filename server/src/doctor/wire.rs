@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
-use mergeyard_registry::trust::Roots;
+use mergeyard_registry::tls::trust::Roots;
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error as TlsError, ProtocolVersion, SignatureScheme,
     SupportedProtocolVersion,

@@ -25,13 +25,8 @@ use sha2::{Digest as _, Sha256, Sha512};
 use tokio::sync::{OwnedMutexGuard, watch};
 use uuid::Uuid;
 
-use crate::{
-    blocking,
-    config::Limits,
-    durable::DIRECTORY_MODE,
-    error::Error,
-    store::{Store, found},
-};
+use super::{Store, found};
+use crate::{blocking, config::Limits, durable::DIRECTORY_MODE, error::Error};
 
 /// Large enough that handing a batch to a thread costs nothing against hashing it.
 const BATCH_BYTES: usize = 256 << 10;

@@ -31,13 +31,13 @@ use rustls::{
 };
 use uuid::Uuid;
 
-use crate::{
+use super::{
     certificate::{Certificate, canonical, certificates, is_signed_by},
     certificates::AUTHORITY_ENDS_SOON,
-    durable,
     shown::Shown,
     trust::provider,
 };
+use crate::durable;
 
 /// Clients trust it by hand, so it outlives the machines.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(3652 * 24 * 60 * 60);

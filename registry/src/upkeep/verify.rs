@@ -10,11 +10,13 @@ use mergeyard_types::{Digest, ImageName, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    blobs::Blob,
     config::Config,
     durable,
-    store::Store,
-    upload::{Algorithm, Hasher},
+    store::{
+        Store,
+        blobs::Blob,
+        upload::{Algorithm, Hasher},
+    },
 };
 
 /// One read: large enough for the disk to be the slow part.

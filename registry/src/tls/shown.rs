@@ -8,7 +8,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use crate::trust::provider;
+use super::trust::provider;
 
 #[derive(Debug)]
 pub(crate) struct Shown(RwLock<Arc<CertifiedKey>>);

@@ -18,7 +18,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use crate::{
+use super::{
     certificate::{Certificate, certificates, is_for, is_signed_by},
     shown::Shown,
     trust::{Roots, provider},

@@ -9,7 +9,7 @@
 //!   only if no manifest was pushed since.
 //! - A manifest gets its names under the same lock, shared.
 //! - Content is removed when no repository has a link to it, and nobody claimed it since before the
-//!   links were read ([`Blobs::begin_collection`](crate::blobs::Blobs::begin_collection)).
+//!   links were read ([`Blobs::begin_collection`](crate::store::blobs::Blobs::begin_collection)).
 //!
 //! Each kind of name is removed durably before what it leads to: a power cut leaves garbage, never
 //! a name that leads nowhere.
@@ -25,11 +25,10 @@ use mergeyard_types::{Digest, ImageName, Timestamp, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    blobs::DigestSet,
     config::{Config, Retention},
     durable,
     manifest::Document,
-    store::{Link, Store, found},
+    store::{Link, Store, blobs::DigestSet, found},
 };
 
 /// How often a repository is looked at anew because somebody pushed to it meanwhile, before pushes

@@ -11,7 +11,7 @@ use rustls::{
     server::ParsedCertificate,
 };
 
-use crate::certificate::Certificate;
+use super::certificate::Certificate;
 
 /// A set of authorities.
 #[derive(Debug, Clone)]

@@ -1,5 +1,8 @@
 //! What a registry does for itself while it serves: collecting garbage and reading everything again.
 
+pub(crate) mod collect;
+pub(crate) mod verify;
+
 use std::{
     collections::HashSet,
     convert::Infallible,

@@ -19,11 +19,8 @@ use std::{
 
 use mergeyard_types::Digest;
 
-use crate::{
-    durable,
-    paths::Paths,
-    store::{entries, found},
-};
+use super::{entries, found, paths::Paths};
+use crate::durable;
 
 /// Claims on content that shares a lock merely wait for each other.
 const LOCKS: usize = 64;

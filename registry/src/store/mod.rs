@@ -3,6 +3,11 @@
 //! Everything here blocks and is called from blocking tasks. The order of each write is what
 //! makes a crash harmless, and [`crate::paths`] is the table it follows.
 
+pub(crate) mod blobs;
+pub(crate) mod paths;
+pub(crate) mod quota;
+pub(crate) mod upload;
+
 use std::{
     fs::{self, File},
     hash::{BuildHasher, RandomState},
@@ -18,14 +23,16 @@ use std::{
 use bytes::Bytes;
 use mergeyard_types::{Digest, ImageName, Timestamp, Version};
 
-use crate::{
+use self::{
     blobs::{Blob, Blobs},
+    paths::Paths,
+    quota::Quotas,
+};
+use crate::{
     config::{Limits, Rules},
     durable::{self, Staged},
     error::Error,
     manifest::{Document, Manifest, Referrer},
-    paths::Paths,
-    quota::Quotas,
     route::Reference,
 };
 

@@ -5,12 +5,12 @@ use std::{error::Error as _, path::Path, sync::Arc, time::Duration};
 use mergeyard_types::Timestamp;
 use rustls::{ServerConfig, pki_types::CertificateDer};
 
-use crate::{
-    Authority,
+use super::{
     authority::AuthorityError,
-    certificate_files::{Anchor, CertificateFiles, FilesError, Reloaded},
+    files::{Anchor, CertificateFiles, FilesError, Reloaded},
     trust::Roots,
 };
+use crate::Authority;
 
 /// Far oftener than anything can end. Each look asks what time it is, so a machine that slept for
 /// a month is right an hour after it woke.
@@ -201,8 +201,8 @@ mod tests {
         }
         assert_eq!(looks.get(), 3);
         assert!(began.elapsed() <= 2 * LOOK_AT_AUTHORITY + Duration::from_secs(60), "{:?}", began.elapsed());
-        let renewed = crate::certificate::certificates(&std::fs::read(&leaf).unwrap()).unwrap();
-        let renewed = crate::certificate::Certificate::read(&renewed[0]).unwrap();
+        let renewed = crate::tls::certificate::certificates(&std::fs::read(&leaf).unwrap()).unwrap();
+        let renewed = crate::tls::certificate::Certificate::read(&renewed[0]).unwrap();
         assert!(!renewed.is_expired(later.plus(300 * DAY)));
     }
 }
