@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, io};
 
 use bytes::Bytes;
-use mergeyard_types::Digest;
+use mergeyard_types::{Digest, Version};
 use serde::{Deserialize, Serialize};
 
 /// A manifest as it was pushed.
@@ -175,6 +175,15 @@ impl Document {
         };
         self.children().find(known)
     }
+}
+
+/// What a tag such as `sha256-<hex>.sig` is attached to. Where registries cannot list referrers, clients
+/// keep signatures and lists of referrers under such tags, and move them with each new one: they
+/// are not versions of anything.
+pub(crate) fn attached_to(tag: &Version) -> Option<Digest> {
+    let (algorithm, rest) = tag.as_str().split_once('-')?;
+    let hex = rest.split_once('.').map_or(rest, |(hex, _)| hex);
+    format!("{algorithm}:{hex}").parse().ok()
 }
 
 fn is_image(media_type: &str) -> bool {

@@ -1,11 +1,13 @@
 //! Which manifests refer to another: its signatures, attestations, bills of materials.
 
+use std::fmt;
+
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
 use http::{HeaderName, HeaderValue, header};
-use mergeyard_types::{Digest, ImageName};
+use mergeyard_types::{Digest, ImageName, Timestamp};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -13,6 +15,7 @@ use super::Call;
 use crate::{
     error::{Error, insert},
     manifest::Referrer,
+    store::{Link, Store},
 };
 
 const INDEX: HeaderValue = HeaderValue::from_static("application/vnd.oci.image.index.v1+json");
@@ -29,7 +32,32 @@ struct Asked {
 /// Some referrers, and after which of them there are more.
 struct Found {
     referrers: Vec<Referrer>,
-    more_after: Option<Digest>,
+    more_after: Option<Place>,
+}
+
+/// A place in the order of referrers.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    pushed: Timestamp,
+    digest: String,
+}
+
+impl Place {
+    fn of(link: &Link) -> Self {
+        Self { pushed: link.touched, digest: link.digest.to_string() }
+    }
+
+    /// As it stands in a `Link`. What is none begins the list.
+    fn parse(text: &str) -> Option<Self> {
+        let (pushed, digest) = text.split_once('-')?;
+        Some(Self { pushed: Timestamp(pushed.parse().ok()?), digest: digest.to_owned() })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.pushed.0, self.digest)
+    }
 }
 
 impl Call<'_> {
@@ -57,16 +85,19 @@ impl Call<'_> {
     /// As many as a page may have entries, and as fit into what a client accepts as a manifest.
     async fn find(&self, name: &ImageName, subject: Digest, asked: &Asked) -> Result<Found, Error> {
         let limits = self.registry.config.limits.clone();
-        let (name, last, wanted) = (name.clone(), asked.last.clone(), asked.artifact_type.clone());
-        let find = move |store: &crate::store::Store| {
+        let last = asked.last.as_deref().and_then(Place::parse);
+        let (name, wanted) = (name.clone(), asked.artifact_type.clone());
+        let find = move |store: &Store| {
             let mut room = limits.manifest_bytes;
             let mut found = Found { referrers: Vec::new(), more_after: None };
             let mut before = None;
-            for digest in store.referrers(&name, &subject)? {
-                if last.as_deref().is_some_and(|last| digest.to_string().as_str() <= last) {
+            for link in store.referrers(&name, &subject)? {
+                let place = Place::of(&link);
+                if last.as_ref().is_some_and(|last| place <= *last) {
                     continue;
                 }
-                let Some((referrer, size)) = store.referrer(&name, &subject, &digest)? else { continue };
+                let referrer = store.referrer(&name, &subject, &link.digest)?;
+                let Some((referrer, size)) = referrer else { continue };
                 if wanted.is_some() && referrer.artifact_type != wanted {
                     continue;
                 }
@@ -78,7 +109,7 @@ impl Call<'_> {
                 }
                 room = room.saturating_sub(size);
                 found.referrers.push(referrer);
-                before = Some(digest);
+                before = Some(place);
             }
             Ok(found)
         };

@@ -32,7 +32,7 @@ use crate::{
     config::{Limits, Rules},
     durable::{self, Staged},
     error::Error,
-    manifest::{Document, Manifest, Referrer},
+    manifest::{Document, Manifest, Referrer, attached_to},
     route::Reference,
 };
 
@@ -252,7 +252,8 @@ impl Store {
         rules: &Rules,
     ) -> Result<(), Error> {
         let _stays = self.lock(name).rely();
-        let tagging = tag.map(|tag| Tagging { tag, may_move: rules.mutable_tags.contains(tag) });
+        let may_move = |tag| rules.mutable_tags.contains(tag) || attached_to(tag).is_some();
+        let tagging = tag.map(|tag| Tagging { tag, may_move: may_move(tag) });
         self.check_references(name, document)?;
         self.check_tag(name, tagging, &manifest.digest)?;
         if self.paths.manifest_link(name, &manifest.digest).exists() {
@@ -297,11 +298,14 @@ impl Store {
         let decision = self.check_tag(name, tagging, &manifest.digest)?;
         let _counted = self.lock(name).count_push();
         self.link_manifest(name, manifest, staged.link)?;
-        if let (Some(Tagging { tag, .. }), TagIs::Other) = (tagging, decision) {
-            let line = staged.tag.map_or_else(|| self.stage(&manifest.digest.to_string()), Ok)?;
-            line.place(&self.paths.tag(name, tag))?;
+        match (tagging, decision) {
+            (None, _) => Ok(()),
+            (Some(_), TagIs::Same) => Ok(durable::sync_directory(&self.paths.tags(name))?),
+            (Some(Tagging { tag, .. }), TagIs::Other) => {
+                let line = staged.tag.map_or_else(|| self.stage(&manifest.digest.to_string()), Ok)?;
+                Ok(line.place(&self.paths.tag(name, tag))?)
+            }
         }
-        Ok(())
     }
 
     /// Sends the names that are not there yet on their way to the disk, ahead of the content that
@@ -327,13 +331,14 @@ impl Store {
         Staged::new(&self.paths.incoming(), line.as_bytes(), FILE_MODE)
     }
 
-    /// Under the lock an existing link is durable, and the media type it was first pushed with stays.
+    /// Under the lock an existing link is whole, and the media type it was first pushed with stays.
     fn link_manifest(&self, name: &ImageName, manifest: &Manifest, staged: Option<Staged>) -> io::Result<()> {
         let lock = &self.links[self.hash.hash_one((name, manifest.digest)) as usize % DECISIONS];
         let _linking = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let link = self.paths.manifest_link(name, &manifest.digest);
         match link.exists() {
-            true => Ok(()),
+            // A process that was killed may have named it and not waited for the disk.
+            true => durable::sync_directory(&self.paths.manifests(name).join(manifest.digest.algorithm())),
             false => staged.map_or_else(|| self.stage(&manifest.media_type), Ok)?.place(&link),
         }
     }
@@ -486,13 +491,21 @@ impl Store {
         links(&self.paths.blob_links(name))
     }
 
-    /// The manifests that refer to a subject, in the order of their digests.
-    pub(crate) fn referrers(&self, name: &ImageName, subject: &Digest) -> io::Result<Vec<Digest>> {
-        let entries = entries(&self.paths.referrers(name, subject))?;
-        let digest = |entry: &String| entry.replacen('-', ":", 1).parse::<Digest>().ok();
-        let mut referrers: Vec<Digest> = entries.iter().filter_map(digest).collect();
-        referrers.retain(|digest| self.paths.manifest_link(name, digest).exists());
-        referrers.sort_by_key(ToString::to_string);
+    /// The manifests that refer to a subject, in the order in which they were pushed: some clients
+    /// take the last for the one that counts.
+    pub(crate) fn referrers(&self, name: &ImageName, subject: &Digest) -> io::Result<Vec<Link>> {
+        let directory = self.paths.referrers(name, subject);
+        let mut referrers = Vec::new();
+        for entry in entries(&directory)? {
+            let Ok(digest) = entry.replacen('-', ":", 1).parse() else { continue };
+            let modified =
+                found(fs::metadata(directory.join(&entry)).and_then(|metadata| metadata.modified()))?;
+            let Some(modified) = modified.filter(|_| self.paths.manifest_link(name, &digest).exists()) else {
+                continue;
+            };
+            referrers.push(Link { digest, touched: modified.into() });
+        }
+        referrers.sort_by_cached_key(|link| (link.touched, link.digest.to_string()));
         Ok(referrers)
     }
 

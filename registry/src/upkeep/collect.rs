@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::{Config, Retention},
     durable,
-    manifest::Document,
+    manifest::{Document, attached_to},
     store::{Link, Store, blobs::DigestSet, found},
 };
 
@@ -256,7 +256,7 @@ impl Collector<'_> {
             return Ok(Judged { kept, gone: Vec::new() });
         }
         let (attached, mut own): (Vec<_>, Vec<_>) =
-            tags.into_iter().partition(|tagged| subject_of(&tagged.tag).is_some());
+            tags.into_iter().partition(|tagged| attached_to(&tagged.tag).is_some());
         own.sort_by_key(|tagged| std::cmp::Reverse(tagged.at));
         let runs = |digest: &Digest| {
             let children = documents.get(digest).into_iter().flat_map(|document| document.children());
@@ -278,7 +278,7 @@ impl Collector<'_> {
         }
         // A signature is worth as much as what it signs; one of something that is not here stays.
         for tagged in attached {
-            let subject = subject_of(&tagged.tag);
+            let subject = attached_to(&tagged.tag);
             match subject.is_some_and(|subject| documents.contains_key(&subject) && !kept.contains(&subject))
             {
                 true => gone.push((tagged.tag, tagged.digest)),
@@ -359,12 +359,4 @@ impl Retention {
             None => self.limits_tags().then_some(push),
         }
     }
-}
-
-/// What a tag such as `sha256-<hex>.sig` is attached to: where registries cannot list referrers,
-/// clients keep signatures under such tags.
-fn subject_of(tag: &Version) -> Option<Digest> {
-    let (algorithm, rest) = tag.as_str().split_once('-')?;
-    let hex = rest.split_once('.').map_or(rest, |(hex, _)| hex);
-    format!("{algorithm}:{hex}").parse().ok()
 }

@@ -1,5 +1,10 @@
 //! Artifacts that refer to an image: stored beside it, listed under it, gone with it.
 
+use std::{
+    fs::File,
+    time::{Duration, SystemTime},
+};
+
 use mergeyard_registry::{Config, Limits};
 use serde_json::{Value, json};
 
@@ -38,9 +43,14 @@ fn listed(answer: &Answer) -> Vec<Value> {
     index["manifests"].as_array().unwrap().clone()
 }
 
-fn sorted(mut descriptors: Vec<Value>) -> Vec<Value> {
-    descriptors.sort_by_key(|descriptor| descriptor["digest"].to_string());
-    descriptors
+/// Puts seconds between pushes that had none.
+fn pushed_in_this_order(yard: &Yard, name: &str, subject: &str, artifacts: &[Value]) {
+    let entries = yard.path("repositories").join(name).join("_referrers").join(subject.replace(':', "/"));
+    for (age, artifact) in artifacts.iter().rev().enumerate() {
+        let entry = entries.join(artifact["digest"].as_str().unwrap().replace(':', "-"));
+        let at = SystemTime::now() - Duration::from_secs(age as u64);
+        File::options().write(true).open(entry).unwrap().set_modified(at).unwrap();
+    }
 }
 
 #[tokio::test]
@@ -51,8 +61,10 @@ async fn what_refers_to_an_image_is_listed_and_can_be_filtered() {
     assert!(listed(&yard.get(&path).await).is_empty());
     let signature = attach(&yard, "acme/clock", &image, SIGNATURE, "by the first key").await;
     let inventory = attach(&yard, "acme/clock", &image, INVENTORY, "").await;
+    let both = [signature, inventory.clone()];
+    pushed_in_this_order(&yard, "acme/clock", &image, &both);
     let all = yard.get(&path).await;
-    assert_eq!(listed(&all), sorted(vec![signature.clone(), inventory.clone()]));
+    assert_eq!(listed(&all), both);
     assert!(all.headers.get("oci-filters-applied").is_none());
 
     let encoded = "application%2Fvnd.example.inventory%2Bjson";
@@ -67,7 +79,7 @@ async fn what_refers_to_an_image_is_listed_and_can_be_filtered() {
     assert!(listed(&yard.get(&format!("/v2/other/referrers/{image}")).await).is_empty());
 
     let yard = yard.restart().await;
-    assert_eq!(listed(&yard.get(&path).await), sorted(vec![signature, inventory.clone()]));
+    assert_eq!(listed(&yard.get(&path).await), both);
     let gone = format!("/v2/acme/clock/manifests/{}", inventory["digest"].as_str().unwrap());
     assert_eq!(yard.ask("DELETE", &gone).send().await.status, 202);
     assert_eq!(listed(&yard.get(&path).await).len(), 1);
@@ -113,6 +125,7 @@ async fn many_referrers_come_a_page_at_a_time() {
         expected.push(attach(&yard, "a", &image, SIGNATURE, note).await);
         attach(&yard, "a", &image, INVENTORY, note).await;
     }
+    pushed_in_this_order(&yard, "a", &image, &expected);
     let mut seen = Vec::new();
     let mut next = Some(format!("/v2/a/referrers/{image}?artifactType={SIGNATURE}"));
     while let Some(path) = next {
@@ -122,7 +135,7 @@ async fn many_referrers_come_a_page_at_a_time() {
         let link = page.headers.get("link").map(|link| link.to_str().unwrap().to_owned());
         next = link.map(|link| link[1..link.find('>').unwrap()].to_owned());
     }
-    assert_eq!(seen, sorted(expected));
+    assert_eq!(seen, expected);
 }
 
 #[tokio::test]

@@ -52,6 +52,22 @@ async fn of_two_pushes_of_one_tag_at_once_one_wins_and_one_is_denied() {
 }
 
 #[tokio::test]
+async fn a_tag_that_is_attached_to_an_image_is_no_version_and_moves() {
+    let yard = Yard::new();
+    let signed = images::push(&yard, "clock", "1").await;
+    for tag in [format!("sha256-{}.sig", signed.hex()), format!("sha256-{}", signed.hex())] {
+        let first = images::push(&yard, "clock", &tag).await;
+        let json = images::blobs(&yard, "clock", "one more signature").await;
+        assert_eq!(yard.put_manifest("clock", &tag, IMAGE, &json).await.status, 201);
+        assert_eq!(yard.get(&format!("/v2/clock/manifests/{tag}")).await.body, json.as_bytes());
+        assert_eq!(yard.get(&format!("/v2/clock/manifests/{first}")).await.status, 200);
+    }
+    images::push(&yard, "clock", "sha256-1.0.0").await;
+    let json = images::blobs(&yard, "clock", "other").await;
+    yard.put_manifest("clock", "sha256-1.0.0", IMAGE, &json).await.refused(403, "DENIED");
+}
+
+#[tokio::test]
 async fn tags_are_listed_in_order_and_in_pages() {
     let yard =
         Yard::with(Config { limits: Limits { page_entries: 3, ..Limits::default() }, ..Config::default() });
