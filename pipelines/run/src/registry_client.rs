@@ -346,16 +346,12 @@ fn bearer_challenge(response: &Response) -> Option<Challenge> {
 }
 
 fn parse_challenge(text: &str) -> Option<Challenge> {
-    let (scheme, parameters) = text.split_once(' ')?;
+    let challenges = http_auth::parse_challenges(text).ok()?;
+    let bearer = challenges.iter().find(|challenge| challenge.scheme.eq_ignore_ascii_case("bearer"))?;
     let value = |name: &str| {
-        parameters.split(',').find_map(|part| {
-            let (key, value) = part.trim().split_once('=')?;
-            key.eq_ignore_ascii_case(name).then(|| value.trim_matches('"').to_owned())
-        })
+        let found = bearer.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.to_unescaped())
     };
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return None;
-    }
     Some(Challenge { realm: value("realm")?, service: value("service") })
 }
 
@@ -407,7 +403,7 @@ mod tests {
     #[test]
     fn a_bearer_challenge_is_read_and_others_are_left() {
         let challenge =
-            parse_challenge(r#"Bearer realm="https://auth.example.org/token",service="r",scope="x""#)
+            parse_challenge(r#"Basic realm="a,b", Bearer realm="https://auth.example.org/token",service="r",scope="x:pull,push""#)
                 .unwrap();
         assert_eq!(
             (challenge.realm.as_str(), challenge.service.as_deref()),
