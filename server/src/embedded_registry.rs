@@ -40,6 +40,8 @@ impl EmbeddedRegistry {
         let address = listener.local_addr().unwrap_or(config.listen);
         let host = host(config, address)?;
         let certificates = certificates(config, data, &host)?;
+        // Who waits for the authority's certificate finds the password there too.
+        data.registry_password()?;
         let ca_file = data.publish_ca(certificates.ca_pem().as_deref())?;
         let registry = registry::Registry::open(&data.registry(), config.config.clone())?;
         let access = access(config, data, address)?;
