@@ -15,6 +15,7 @@
 //! a name that leads nowhere.
 
 use std::{
+    cmp::Reverse,
     collections::{HashMap, HashSet},
     fs, io,
     sync::PoisonError,
@@ -28,7 +29,7 @@ use crate::{
     config::{Config, Retention},
     durable,
     manifest::{Document, attached_to},
-    store::{Link, Store, blobs::DigestSet, found},
+    store::{Link, Store, blobs::DigestSet, found, tag_order},
 };
 
 /// How often a repository is looked at anew because somebody pushed to it meanwhile, before pushes
@@ -257,7 +258,8 @@ impl Collector<'_> {
         }
         let (attached, mut own): (Vec<_>, Vec<_>) =
             tags.into_iter().partition(|tagged| attached_to(&tagged.tag).is_some());
-        own.sort_by_key(|tagged| std::cmp::Reverse(tagged.at));
+        // Of those that came in one moment, the last of the list counts as the newest.
+        own.sort_by_cached_key(|tagged| Reverse((tagged.at, tag_order(&tagged.tag))));
         let runs = |digest: &Digest| {
             let children = documents.get(digest).into_iter().flat_map(|document| document.children());
             self.is_in_use(digest) || children.into_iter().any(|child| self.is_in_use(&child.digest))

@@ -6,7 +6,7 @@ mod demo;
 mod hook;
 mod registry;
 mod serve;
-mod text;
+pub(crate) mod text;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
@@ -61,6 +61,8 @@ enum Format {
 enum Failed {
     /// The work failed.
     Work(Box<dyn std::error::Error + Send + Sync>),
+    /// The work failed, and what there is to say has been said.
+    Told,
     /// It was asked for wrongly.
     Usage(Box<dyn std::error::Error + Send + Sync>),
 }
@@ -97,6 +99,7 @@ pub fn main() -> ExitCode {
     };
     match runtime.block_on(run(args)) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(Failed::Told) => ExitCode::FAILURE,
         Err(Failed::Work(error)) => {
             complain(&*error);
             ExitCode::FAILURE

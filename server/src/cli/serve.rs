@@ -36,6 +36,7 @@ async fn reload(server: &Server, hang_up: &mut Signal, file: Option<PathBuf>) {
             Err(Failed::Work(why) | Failed::Usage(why)) => {
                 error!("kept the configuration as it was: {why}");
             }
+            Err(Failed::Told) => {}
         }
     }
 }

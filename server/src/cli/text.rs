@@ -26,6 +26,14 @@ pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// `1 tag`, `2 tags`.
+pub(crate) fn count(number: u64, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        _ => format!("{number} {what}s"),
+    }
+}
+
 /// `840 bytes`, `1.2 MB`, `3.4 GB`.
 pub(super) fn size(bytes: u64) -> String {
     let unit = |power: u32| bytes as f64 / f64::from(10u32.pow(power));

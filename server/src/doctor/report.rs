@@ -1,6 +1,7 @@
 //! The findings for a person on a terminal.
 
 use super::{Finding, Level};
+use crate::cli::text;
 
 /// Good things in one line each, bad things with what to do below them.
 pub fn report(host: &str, findings: &[Finding], colour: bool) -> String {
@@ -28,13 +29,12 @@ pub fn report(host: &str, findings: &[Finding], colour: bool) -> String {
 
 fn summary(findings: &[Finding]) -> String {
     let count = |level| findings.iter().filter(|finding| finding.level == level).count();
-    let number = |count: usize, what: &str| match count {
-        0 => None,
-        1 => Some(format!("1 {what}")),
-        _ => Some(format!("{count} {what}s")),
-    };
-    let bad = [number(count(Level::Error), "error"), number(count(Level::Warning), "warning")];
-    let bad: Vec<_> = bad.into_iter().flatten().collect();
+    let bad = [(count(Level::Error), "error"), (count(Level::Warning), "warning")];
+    let bad: Vec<String> = bad
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| text::count(count as u64, what))
+        .collect();
     match bad.is_empty() {
         true => "everything is as it should be".to_owned(),
         false => {

@@ -83,8 +83,8 @@ fn sentence(removal: &Removal) -> String {
 fn summary(sum: &Collected, dry_run: bool) -> String {
     let Collected { tags, manifests, blobs, contents, bytes } = sum;
     let done = if dry_run { "would remove" } else { "removed" };
-    let freed = text::size(*bytes);
-    format!(
-        "{done} {tags} tags, {manifests} manifests, {blobs} links to blobs and {contents} contents: {freed}"
-    )
+    let [tags, manifests, blobs, contents] =
+        [(tags, "tag"), (manifests, "manifest"), (blobs, "blob"), (contents, "content")]
+            .map(|(number, what)| text::count(*number, what));
+    format!("{done} {tags}, {manifests}, {blobs} of repositories and {contents}: {}", text::size(*bytes))
 }

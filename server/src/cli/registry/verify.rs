@@ -109,11 +109,14 @@ impl Report {
                 let document = json!({"contents": contents, "bytes": bytes, "faults": self.faults});
                 println!("{}", serde_json::to_string_pretty(&document)?);
             }
-            Format::Text => println!("read {contents} contents, {}: {faults} faults", text::size(*bytes)),
+            Format::Text => {
+                let (contents, bytes) = (text::count(*contents, "content"), text::size(*bytes));
+                println!("read {contents}, {bytes}: {}", text::count(*faults, "fault"));
+            }
         }
         match faults {
             0 => Ok(()),
-            _ => Err(Failed::work("the registry has faults; what mends each stands beside it")),
+            _ => Err(Failed::Told),
         }
     }
 }
