@@ -13,7 +13,7 @@ use super::Call;
 use crate::{
     access::Right,
     error::{Error, insert},
-    store::tag_order,
+    store::lists::tag_order,
 };
 
 #[derive(Deserialize)]

@@ -1,6 +1,6 @@
 //! Content by its digest: the one place that knows where bytes are kept.
 //!
-//! The contract, which [`tests::contract`] puts to every way of keeping bytes:
+//! The contract, which `tests::contract` puts to every way of keeping bytes:
 //!
 //! - What is there is whole, and is what its digest says; it appears at once and durably.
 //! - Putting what is there already changes nothing. Removing what is not there is no error.
@@ -19,13 +19,11 @@ use std::{
 
 use mergeyard_types::Digest;
 
-use super::{entries, found, paths::Paths};
+use super::{FILE_MODE, entries, found, paths::Paths};
 use crate::durable;
 
 /// Claims on content that shares a lock merely wait for each other.
 const LOCKS: usize = 64;
-
-const FILE_MODE: u32 = 0o600;
 
 pub(crate) struct Blobs {
     paths: Paths,

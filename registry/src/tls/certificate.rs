@@ -1,6 +1,6 @@
 //! What a certificate says, read for people and for decisions.
 //!
-//! Whether it is *believed* is another question, see [`crate::trust`].
+//! Whether it is *believed* is another question, see [`super::trust`].
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 

@@ -29,7 +29,7 @@ use crate::{
     config::{Config, Retention},
     durable,
     manifest::{Document, attached_to},
-    store::{Link, Store, blobs::DigestSet, found, tag_order},
+    store::{Link, Store, blobs::DigestSet, found, lists::tag_order},
 };
 
 /// How often a repository is looked at anew because somebody pushed to it meanwhile, before pushes
