@@ -30,6 +30,7 @@ use std::{
 use mergeyard_types::{Digest, ImageName, Timestamp, Version};
 use serde::Deserialize;
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 
 pub use access::{
     Account, Denied, Grant, GrantError, Identity, NewRobot, Right, Robot, RobotError, RobotName,
@@ -131,13 +132,16 @@ impl Registry {
         blocking(move || Ok(registry.sweep_blocking(now)?)).await
     }
 
-    /// Removes what no rule, manifest or running machine keeps, while clients push and pull.
+    /// Removes what no rule, manifest or running machine keeps, while clients push and pull. It ends
+    /// soon after nobody waits for it any more.
     pub async fn collect(
         &self,
         asked: Collection,
         mut tell: impl FnMut(&Removal) + Send + 'static,
     ) -> Result<Collected, Error> {
         let registry = self.clone();
+        let abandoned = CancellationToken::new();
+        let _guard = abandoned.clone().drop_guard();
         blocking(move || {
             let mut tell = |removal: &Removal| {
                 if !asked.dry_run {
@@ -149,6 +153,7 @@ impl Registry {
                 store: &registry.store,
                 config: &registry.config,
                 asked: &asked,
+                abandoned: &abandoned,
                 tell: &mut tell,
             };
             Ok(collector.run()?)
@@ -168,15 +173,24 @@ impl Registry {
         self.tell(Event { act: Act::Deleted, name: name.clone(), content, by: "retention".to_owned() });
     }
 
-    /// Reads everything again, and takes what is damaged out of sight.
+    /// Reads everything again, and takes what is damaged out of sight. It ends soon after nobody
+    /// waits for it any more.
     pub async fn verify(
         &self,
         mut tell: impl FnMut(Verifying<'_>) + Send + 'static,
     ) -> Result<Verified, Error> {
         let registry = self.clone();
+        let abandoned = CancellationToken::new();
+        let _guard = abandoned.clone().drop_guard();
         blocking(move || {
-            let (store, config) = (&registry.store, &registry.config);
-            Ok(Verifier { store, config, tell: &mut tell, found: Verified::default() }.run()?)
+            let verifier = Verifier {
+                store: &registry.store,
+                config: &registry.config,
+                abandoned: &abandoned,
+                tell: &mut tell,
+                found: Verified::default(),
+            };
+            Ok(verifier.run()?)
         })
         .await
     }

@@ -24,7 +24,9 @@ use std::{
 
 use mergeyard_types::{Digest, ImageName, Timestamp, Version};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
+use super::unless;
 use crate::{
     config::{Config, Retention},
     durable,
@@ -89,6 +91,7 @@ pub(crate) struct Collector<'a> {
     pub(crate) store: &'a Store,
     pub(crate) config: &'a Config,
     pub(crate) asked: &'a Collection,
+    pub(crate) abandoned: &'a CancellationToken,
     pub(crate) tell: &'a mut dyn FnMut(&Removal),
 }
 
@@ -119,6 +122,7 @@ impl Collector<'_> {
         let mut sum = Collected::default();
         let mut gone = HashMap::new();
         for name in self.store.names()? {
+            unless(self.abandoned)?;
             let doomed = match self.asked.dry_run {
                 true => self.doomed(&name)?,
                 false => self.clear(&name)?,
@@ -329,6 +333,7 @@ impl Collector<'_> {
         let collection = self.store.blobs.begin_collection();
         let mut named = DigestSet::default();
         for name in self.store.names()? {
+            unless(self.abandoned)?;
             let gone = gone.get(&name);
             let goes = |digest: &Digest| {
                 gone.is_some_and(|gone| gone.blobs.contains(digest) || gone.manifests.contains(digest))
@@ -337,6 +342,7 @@ impl Collector<'_> {
             links.filter(|link| !goes(&link.digest)).for_each(|link| named.insert(&link.digest));
         }
         for kept in self.store.blobs.all() {
+            unless(self.abandoned)?;
             let kept = kept?;
             if !named.contains(&kept.digest) && (self.asked.dry_run || collection.remove(&kept.digest)?) {
                 let removal = Removal::Content { digest: kept.digest, size: kept.size };

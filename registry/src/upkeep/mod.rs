@@ -7,19 +7,23 @@ use std::{
     collections::HashSet,
     convert::Infallible,
     error::Error as _,
-    fs,
+    fs, io,
     path::Path,
     sync::{Arc, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::BoxFuture;
 use mergeyard_types::{Digest, Timestamp};
+use tokio_util::sync::CancellationToken;
 
 use crate::{Collected, Collection, Error, Registry, Verified, Verifying};
 
 /// How often it is looked whether something is due.
 const LOOK_EVERY: Duration = Duration::from_secs(5 * 60);
+
+/// Keeps one slow read from making the next wait for long.
+const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// Says which manifests run somewhere. What it cannot learn, it says in words for the log.
 pub type AskInUse = Arc<dyn Fn() -> BoxFuture<'static, Result<HashSet<Digest>, String>> + Send + Sync>;
@@ -88,9 +92,13 @@ impl Registry {
     }
 
     async fn verify_and_tell(&self) -> Result<(), Error> {
-        let tell = |what: Verifying<'_>| {
-            if let Verifying::Fault(fault) = what {
-                tracing::error!("the registry found a fault: {fault}");
+        let mut began = Instant::now();
+        let tell = move |what: Verifying<'_>| match what {
+            Verifying::Fault(fault) => tracing::error!("the registry found a fault: {fault}"),
+            // Nobody waits for it: half of the time the disk is left to those who do.
+            Verifying::Progress(_) => {
+                std::thread::sleep(began.elapsed().min(LONGEST_REST));
+                began = Instant::now();
             }
         };
         let Verified { contents, bytes, faults } = self.verify(tell).await?;
@@ -103,5 +111,13 @@ fn say(what: &str, outcome: Result<(), Error>) {
     if let Err(error) = outcome {
         let cause = error.source().map(ToString::to_string).unwrap_or_default();
         tracing::error!("the registry could not {what}, and tries again: {error}: {cause}");
+    }
+}
+
+/// Ends long work that nobody waits for any more: a server that stops must not go on with it.
+fn unless(abandoned: &CancellationToken) -> io::Result<()> {
+    match abandoned.is_cancelled() {
+        true => Err(io::ErrorKind::Interrupted.into()),
+        false => Ok(()),
     }
 }

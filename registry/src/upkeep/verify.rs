@@ -8,7 +8,9 @@ use std::io;
 
 use mergeyard_types::{Digest, ImageName, Version};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
+use super::unless;
 use crate::{
     config::Config,
     durable,
@@ -85,6 +87,7 @@ pub struct Verified {
 pub(crate) struct Verifier<'a> {
     pub(crate) store: &'a Store,
     pub(crate) config: &'a Config,
+    pub(crate) abandoned: &'a CancellationToken,
     pub(crate) tell: &'a mut dyn FnMut(Verifying<'_>),
     pub(crate) found: Verified,
 }
@@ -93,6 +96,7 @@ impl Verifier<'_> {
     pub(crate) fn run(mut self) -> io::Result<Verified> {
         self.contents()?;
         for name in self.store.names()? {
+            unless(self.abandoned)?;
             self.names(&name)?;
         }
         durable::stamp(&self.store.paths.verified())?;
@@ -111,6 +115,7 @@ impl Verifier<'_> {
             progress.of_bytes += kept?.size;
         }
         for kept in self.store.blobs.all() {
+            unless(self.abandoned)?;
             let digest = kept?.digest;
             // What was collected meanwhile is nobody's loss.
             let Some(blob) = self.store.blobs.open(&digest)? else { continue };
@@ -129,6 +134,8 @@ impl Verifier<'_> {
             Ok(_) => Fault::Damaged { digest: *digest },
             Err(error) => Fault::Unreadable { digest: *digest, why: error.to_string() },
         };
+        // What was interrupted has not been read.
+        unless(self.abandoned)?;
         if self.store.blobs.quarantine(digest, blob)? {
             self.fault(&fault);
         }
@@ -140,6 +147,7 @@ impl Verifier<'_> {
         let mut buffer = vec![0; READ_BYTES];
         let mut offset = 0;
         loop {
+            unless(self.abandoned)?;
             match blob.read_at(offset, &mut buffer)? {
                 0 => return Ok(hasher.finish()),
                 read => {

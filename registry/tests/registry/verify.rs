@@ -1,6 +1,12 @@
 //! Verification: every byte is read again, and what is damaged can be put right by a push.
 
-use std::fs;
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use mergeyard_registry::{Fault, Progress, Verified, Verifying};
 
@@ -96,4 +102,37 @@ async fn names_that_lead_nowhere_are_found() {
             Fault::Dangling { name: name("a"), tag: tag("2"), digest: other },
         ]
     );
+}
+
+/// A server that stops gives up reading a large registry; the process would wait for it otherwise.
+#[test]
+fn it_ends_when_nobody_waits_for_it_any_more_and_takes_nothing_for_damaged() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let yard = Yard::new();
+    runtime.block_on(async {
+        for n in 0..20u8 {
+            yard.push_blob("a", &[n; 100]).await;
+        }
+    });
+    let (first, mut begun) = tokio::sync::mpsc::unbounded_channel();
+    let (gate, closed) = std::sync::mpsc::channel::<()>();
+    let told = Arc::new(AtomicUsize::new(0));
+    let count = told.clone();
+    let verifying = yard.registry.verify(move |what| {
+        assert!(matches!(what, Verifying::Progress(_)), "{what:?}");
+        count.fetch_add(1, Ordering::SeqCst);
+        let _ = first.send(());
+        let _ = closed.recv();
+    });
+    runtime.block_on(async {
+        tokio::select! {
+            ended = verifying => panic!("{ended:?}"),
+            begun = begun.recv() => begun.unwrap(),
+        }
+    });
+    // The reader has not begun its second piece, and now nobody waits.
+    drop(gate);
+    drop(runtime);
+    assert_eq!(told.load(Ordering::SeqCst), 1);
+    assert!(fs::read_dir(yard.path("quarantine")).unwrap().next().is_none());
 }
