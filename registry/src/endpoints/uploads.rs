@@ -82,7 +82,11 @@ impl Call<'_> {
                 _ => Ok(false),
             }
         });
-        Ok(mounted.await?.then(|| created(name, &digest)))
+        if !mounted.await? {
+            return Ok(None);
+        }
+        self.tell(Act::Pushed, name.clone(), Content::Blob(digest));
+        Ok(Some(created(name, &digest)))
     }
 
     async fn open(&self, name: ImageName, algorithm: Algorithm) -> Result<Arc<Upload>, Error> {

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use axum::body::Body;
 use http::{Request, StatusCode};
-use mergeyard_registry::{Config, Limits, Repository, Rules, router};
+use mergeyard_registry::{Act, Config, Content, Limits, Repository, Rules, router};
 use serde_json::json;
 use tower::ServiceExt;
 
@@ -101,7 +101,10 @@ async fn a_blob_is_read_and_mounted_only_where_its_reader_has_rights() {
     }
     yard.ask("GET", &read).by("acme").send().await.refused(404, "BLOB_UNKNOWN");
 
+    let mut events = yard.registry.subscribe();
     let mounted = mount(open, "acme/one").await;
+    let event = events.try_recv().unwrap();
+    assert_eq!((event.act, event.content, event.by.as_str()), (Act::Pushed, Content::Blob(open), "acme"));
     assert_eq!(
         (mounted.status.as_u16(), mounted.header("location")),
         (201, format!("/v2/acme/two/blobs/{open}").as_str())
