@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    num::NonZeroU32,
     path::{Path, PathBuf},
 };
 
@@ -109,6 +108,7 @@ pub(super) struct RawEngine {
     #[serde(deserialize_with = "number")]
     pub(super) parallel: usize,
     pub(super) registries: Vec<RawLogin>,
+    #[serde(deserialize_with = "some_number")]
     pub(super) memory_mb: Option<u64>,
     pub(super) network: BuildNetwork,
 }
@@ -147,7 +147,8 @@ pub(super) struct RawRegistry {
     pub(super) gc_hours: u64,
     #[serde(deserialize_with = "number")]
     pub(super) verify_days: u64,
-    pub(super) requests_per_minute: Option<NonZeroU32>,
+    #[serde(deserialize_with = "some_number")]
+    pub(super) requests_per_minute: Option<u32>,
     pub(super) repository: Vec<RawRepository>,
     pub(super) mirror: Vec<RawMirror>,
 }
@@ -312,6 +313,13 @@ impl<'de> Deserialize<'de> for RawSecret {
 
         deserializer.deserialize_any(Visitor)
     }
+}
+
+fn some_number<'de, D: Deserializer<'de>, N>(deserializer: D) -> Result<Option<N>, D::Error>
+where
+    N: TryFrom<u64> + std::str::FromStr,
+{
+    number(deserializer).map(Some)
 }
 
 /// Numbers in the environment arrive as text.

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -76,24 +77,30 @@ impl Registry {
             return Ok(Self::Embedded(Box::new(embedded)));
         }
         let missing = |key| ConfigError::value(key, "is missing; a registry that is not embedded needs it");
+        let host = host.clone().ok_or_else(|| missing("registry.host"))?;
+        let username = username.clone().ok_or_else(|| missing("registry.username"))?;
         let password = password.clone().ok_or_else(|| missing("registry.password"))?;
         Ok(Self::External {
-            host: host.clone().ok_or_else(|| missing("registry.host"))?,
+            host,
             ca: ca.as_ref().map(|ca| folder.join(ca)),
-            username: username.clone().ok_or_else(|| missing("registry.username"))?,
+            username,
             password: password.reveal("registry.password", folder)?,
         })
     }
 }
 
 fn config(raw: RawRegistry, folder: &Path) -> Result<registry::Config, ConfigError> {
+    let requests_per_minute = raw.requests_per_minute.map(|number| {
+        let why = "is 0, so nobody would be answered; leave it out for no limit, or write 1 or more";
+        NonZeroU32::new(number).ok_or_else(|| ConfigError::value("registry.requests_per_minute", why))
+    });
     let repositories = raw.repository.into_iter().enumerate().map(|(at, raw)| repository(at, raw));
     let mirrors = raw.mirror.into_iter().enumerate().map(|(at, raw)| mirror(at, raw, folder));
     Ok(registry::Config {
         repositories: repositories.collect::<Result<_, _>>()?,
         mirrors: mirrors.collect::<Result<_, _>>()?,
         limits: registry::Limits {
-            requests_per_minute: raw.requests_per_minute,
+            requests_per_minute: requests_per_minute.transpose()?,
             ..registry::Limits::default()
         },
     })
@@ -157,4 +164,85 @@ fn mirror(at: usize, raw: RawMirror, folder: &Path) -> Result<registry::Mirror, 
         ca_pem,
         revalidate: Duration::from_secs(raw.revalidate_seconds),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<Registry, String> {
+        let raw = toml::from_str(text).map_err(|error| error.to_string())?;
+        Registry::check(raw, Path::new("/etc/mergeyard")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn rules_mirrors_and_limits_are_what_the_operator_wrote() {
+        let registry = check(
+            r#"
+            gc_hours = 0
+            requests_per_minute = 600
+            tls = { cert = "chain.pem", key = "/keys/key.pem" }
+            [[repository]]
+            name = "acme/*"
+            mutable_tags = ["latest", "edge-*"]
+            quota_gb = 2
+            keep_last = 3
+            [[repository]]
+            name = "**"
+            anonymous_pull = true
+            keep_days = 1
+            [[mirror]]
+            name = "docker.io"
+            upstream = "https://registry-1.docker.io"
+            username = "me"
+            password = "secret"
+            "#,
+        );
+        let Registry::Embedded(embedded) = registry.unwrap() else { panic!("it is embedded") };
+        assert_eq!(
+            (embedded.collect_every, embedded.verify_every),
+            (None, Some(Duration::from_secs(30 * DAY)))
+        );
+        assert_eq!(embedded.tls, Some(("/etc/mergeyard/chain.pem".into(), "/keys/key.pem".into())));
+        let config = embedded.config;
+        let (one, other) =
+            (config.rules(&"acme/clock".parse().unwrap()), config.rules(&"other".parse().unwrap()));
+        assert!(one.mutable_tags.contains(&"edge-1".parse().unwrap()) && !one.anonymous_pull);
+        assert!(!one.mutable_tags.contains(&"0.1.0".parse().unwrap()));
+        assert_eq!(
+            (one.quota, one.retention.keep_last, one.retention.keep_for),
+            (Some(2 * GB), Some(3), None)
+        );
+        assert_eq!((other.anonymous_pull, other.retention.keep_for), (true, Some(Duration::from_secs(DAY))));
+        let mirror = config.mirror(&"docker.io/library/debian".parse().unwrap()).unwrap();
+        assert_eq!((mirror.revalidate.as_secs(), &mirror.login.as_ref().unwrap().0[..]), (60, "me"));
+        assert_eq!(config.limits.requests_per_minute.unwrap().get(), 600);
+    }
+
+    #[test]
+    fn what_could_not_be_meant_is_refused_by_its_key() {
+        for (text, error) in [
+            ("[[repository]]\nname = \"a\"\nkeep_last = 0", "`registry.repository[0].keep_last` is 0"),
+            ("[[repository]]\nname = \"a[\"", "`registry.repository[0].name`"),
+            ("[[repository]]\nname = \"a\"\nkeep_tags = [\"v[\"]", "`registry.repository[0].keep_tags`"),
+            ("[[repository]]\nname = \"a\"\nkeep_lst = 1", "unknown field `keep_lst`"),
+            (
+                "[[mirror]]\nname = \"m\"\nupstream = \"http://r.example.org\"",
+                "`registry.mirror[0].upstream` is not an https",
+            ),
+            (
+                "[[mirror]]\nname = \"m\"\nupstream = \"https://r.example.org\"\nusername = \"me\"",
+                "`registry.mirror[0].password` is missing beside `username`",
+            ),
+            (
+                "[[mirror]]\nname = \"m\"\nupstream = \"https://r.example.org\"\nca = \"none.pem\"",
+                "cannot be read from /etc/mergeyard/none.pem",
+            ),
+            ("requests_per_minute = 0", "`registry.requests_per_minute` is 0"),
+            ("ca = \"ca.pem\"", "is for another registry"),
+        ] {
+            let refused = check(text).unwrap_err();
+            assert!(refused.contains(error), "{text}: {refused}");
+        }
+    }
 }

@@ -213,6 +213,9 @@ mod tests {
             &[
                 ("MERGEYARD_GITHUB__TOKEN__FILE", "token"),
                 ("MERGEYARD_ENGINE__PARALLEL", "7"),
+                ("MERGEYARD_ENGINE__MEMORY_MB", "512"),
+                ("MERGEYARD_REGISTRY__REQUESTS_PER_MINUTE", "600"),
+                ("MERGEYARD_REGISTRY__REPOSITORY", r#"[{name = "acme/*", keep_last = 3}]"#),
                 ("MERGEYARD_REPO", r#"[{name = "acme/*", branches = ["develop"]}]"#),
                 ("MERGEYARD_LOG", "debug"),
                 ("HOME", "/root"),
@@ -220,7 +223,10 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.github.token.unwrap().expose(), "from-a-file");
-        assert_eq!(config.engine.parallel, 7);
+        assert_eq!((config.engine.parallel, config.engine.memory), (7, Some(512 << 20)));
+        let crate::config::Registry::Embedded(registry) = &config.registry else { panic!("it is embedded") };
+        assert_eq!(registry.config.limits.requests_per_minute.unwrap().get(), 600);
+        assert_eq!(registry.config.rules(&"acme/a".parse().unwrap()).retention.keep_last, Some(3));
         assert_eq!(config.rules.policies.0.len(), 1);
         let error = load(SECRET, &[("MERGEYARD_HTTP__LISTN", "x")]).unwrap_err().to_string();
         assert!(error.contains("unknown key `listn`; the nearest known key is `listen`"), "{error}");
