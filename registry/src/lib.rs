@@ -45,6 +45,7 @@ pub use manifest::Manifest;
 pub use mirror::UpstreamError;
 pub use route::{Reference, Route, RouteError};
 pub use serve::serve;
+pub use store::lists::Tagged;
 pub use tls::{authority::Authority, certificates::Certificates};
 pub use upkeep::{
     AskInUse, Care,
@@ -202,6 +203,12 @@ impl Registry {
     pub async fn tags(&self, name: &ImageName) -> Result<Vec<Version>, Error> {
         let name = name.clone();
         self.read(move |store| store.tags(&name)).await
+    }
+
+    /// The tags of a repository with what they mean, the newest first.
+    pub async fn newest_tags(&self, name: &ImageName) -> Result<Vec<Tagged>, Error> {
+        let name = name.clone();
+        self.read(move |store| store.newest_tags(&name)).await
     }
 
     pub async fn manifest(&self, name: &ImageName, tag: &Version) -> Result<Option<Manifest>, Error> {

@@ -117,6 +117,7 @@ impl Server {
                 engine_host: config.engine.host.clone(),
                 public_url: yard.settings.public_url.to_string(),
             }),
+            registry: place.registry.clone(),
         };
         let app = http::router(yard.clone(), pages);
         let tls = match &config.http.tls {

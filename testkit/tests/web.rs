@@ -14,6 +14,7 @@ use mergeyard_plan::{
     event::{Forge, Repository},
     run::Outcome,
 };
+use mergeyard_registry::{Account, Grant, Registry, Right, SecretHash};
 use mergeyard_run::log::{LogLine, Stream};
 use mergeyard_server::{
     changes::Changes,
@@ -22,8 +23,9 @@ use mergeyard_server::{
     store::{self, Created, Delivery, Fuse, Job, Source, Store},
     web::{self, About, MOST_STREAMS, Pages},
 };
-use mergeyard_types::{DeliveryId, RunId, Timestamp, TreeId};
+use mergeyard_types::{DeliveryId, Digest, RunId, Secret, Timestamp, TreeId};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tower::ServiceExt;
 
@@ -40,6 +42,10 @@ struct Site {
 
 impl Site {
     async fn new() -> Self {
+        Self::with(None).await
+    }
+
+    async fn with(registry: Option<Registry>) -> Self {
         let data = tempfile::tempdir().unwrap();
         let store = Store::open(&data.path().join("db"), Arc::new(Fuse::endless())).await.unwrap();
         let about = About {
@@ -54,6 +60,7 @@ impl Site {
             clock: Clock::manual(NOW),
             changes: Changes::default(),
             about: Arc::new(about),
+            registry,
         };
         Self { router: web::router(pages.clone()), pages, _data: data }
     }
@@ -407,6 +414,54 @@ async fn a_run_shows_its_image_source_and_log_without_a_script() {
 
     let images = site.page("/images").await;
     assert!(images.contains("0.3.0") && images.contains(&digest) && images.contains(&format!("/runs/{run}")));
+}
+
+/// Pushes an image without layers, as a program with an account does.
+async fn push(registry: &Registry, name: &str, tag: &str) -> Digest {
+    let ask = async |method: &str, path: String, media_type: &str, body: String| {
+        let request = Request::builder().method(method).uri(path);
+        // yard:secret
+        let request =
+            request.header("authorization", "Basic eWFyZDpzZWNyZXQ=").header("content-type", media_type);
+        let answer =
+            mergeyard_registry::router(registry.clone()).oneshot(request.body(Body::from(body)).unwrap());
+        assert_eq!(answer.await.unwrap().status(), StatusCode::CREATED);
+    };
+    let sha256 = |text: &str| Digest::Sha256(Sha256::digest(text).into());
+    let config = format!("{{\"tag\":\"{tag}\"}}");
+    let upload = format!("/v2/{name}/blobs/uploads/?digest={}", sha256(&config));
+    ask("POST", upload, "application/octet-stream", config.clone()).await;
+    let image = "application/vnd.oci.image.manifest.v1+json";
+    let descriptor = serde_json::json!({"mediaType": "x/y", "digest": sha256(&config), "size": config.len()});
+    let manifest = serde_json::json!({"schemaVersion": 2, "config": descriptor, "layers": []}).to_string();
+    ask("PUT", format!("/v2/{name}/manifests/{tag}"), image, manifest.clone()).await;
+    sha256(&manifest)
+}
+
+#[tokio::test]
+async fn what_others_pushed_to_the_registry_is_shown_beside_what_runs_published() {
+    let data = tempfile::tempdir().unwrap();
+    let registry = Registry::open(&data.path().join("registry"), Default::default()).unwrap();
+    registry.set_accounts(vec![Account {
+        name: "yard".into(),
+        secret: SecretHash::of(&Secret::new("secret")),
+        grants: vec![Grant::new("**", &[Right::Pull, Right::Push]).unwrap()],
+        is_operator: false,
+        expires: None,
+    }]);
+    let site = Site::with(Some(registry.clone())).await;
+    assert!(site.page("/images").await.contains("No images yet"));
+    push(&registry, "tools/lint", "1").await;
+    let newest = push(&registry, "tools/lint", "2").await;
+    push(&registry, "other", "latest").await;
+    let overview = site.page("/images").await;
+    assert!(overview.contains(r#"<a href="/images?name=tools/lint">tools/lint</a>"#), "{overview}");
+    assert!(overview.contains("<strong>2</strong>") && overview.contains(&newest.to_string()), "{overview}");
+    assert!(!overview.contains("No images yet"));
+    let one = site.page("/images?name=tools/lint").await;
+    let (second, first) = (one.find("<strong>2</strong>").unwrap(), one.find("<strong>1</strong>").unwrap());
+    assert!(second < first && !one.contains("latest"), "{one}");
+    assert!(site.page("/images?name=none").await.contains("No images here"));
 }
 
 #[tokio::test]

@@ -1,16 +1,25 @@
 //! Lists: repositories, their tags, and what they link to.
 
 use std::{
+    cmp::Reverse,
     fs, io,
     path::{Path, PathBuf},
 };
 
-use mergeyard_types::{ImageName, Version};
+use mergeyard_types::{Digest, ImageName, Timestamp, Version};
 
 use super::{Link, Store, entries, found};
 
 /// Nested repositories can be no deeper: a name has 255 characters, every second of them a `/`.
 const DEEPEST: usize = 128;
+
+/// A tag, what it means, and since when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tagged {
+    pub tag: Version,
+    pub digest: Digest,
+    pub pushed: Timestamp,
+}
 
 impl Store {
     /// A repository exists as long as it has a manifest.
@@ -38,6 +47,19 @@ impl Store {
             entries(&self.paths.tags(name))?.iter().filter_map(|entry| entry.parse().ok()).collect();
         tags.sort_by_cached_key(tag_order);
         Ok(tags)
+    }
+
+    /// Tags with what they mean, the newest first. Of those that came in one moment, the last of the
+    /// list counts as the newest. What is taken away meanwhile is not among them.
+    pub(crate) fn newest_tags(&self, name: &ImageName) -> io::Result<Vec<Tagged>> {
+        let mut newest = Vec::new();
+        for tag in self.tags(name)? {
+            let modified = fs::metadata(self.paths.tag(name, &tag)).and_then(|metadata| metadata.modified());
+            let (Some(digest), Some(modified)) = (self.tag(name, &tag)?, found(modified)?) else { continue };
+            newest.push(Tagged { tag, digest, pushed: modified.into() });
+        }
+        newest.sort_by_cached_key(|tagged| Reverse((tagged.pushed, tag_order(&tagged.tag))));
+        Ok(newest)
     }
 
     /// The repositories that exist, by name.

@@ -3,7 +3,7 @@
 use std::{fs, io};
 
 use bytes::Bytes;
-use mergeyard_types::{Digest, ImageName, Timestamp, Version};
+use mergeyard_types::{Digest, ImageName, Version};
 
 use super::{FILE_MODE, Link, Store, entries, found, line};
 use crate::{
@@ -224,12 +224,6 @@ impl Store {
         let broken =
             |error| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display()));
         text.trim().parse().map(Some).map_err(broken)
-    }
-
-    /// When a tag was last pointed at something.
-    pub(crate) fn tagged(&self, name: &ImageName, tag: &Version) -> io::Result<Option<Timestamp>> {
-        let modified = fs::metadata(self.paths.tag(name, tag)).and_then(|metadata| metadata.modified());
-        Ok(found(modified)?.map(Timestamp::from))
     }
 
     /// The manifests that refer to a subject, in the order in which they were pushed: some clients

@@ -15,7 +15,6 @@
 //! a name that leads nowhere.
 
 use std::{
-    cmp::Reverse,
     collections::{HashMap, HashSet},
     fs, io,
     sync::PoisonError,
@@ -31,7 +30,7 @@ use crate::{
     config::{Config, Retention},
     durable,
     manifest::{Document, attached_to},
-    store::{Link, Store, blobs::DigestSet, found, lists::tag_order},
+    store::{Link, Store, blobs::DigestSet, found, lists::Tagged},
 };
 
 /// How often a repository is looked at anew because somebody pushed to it meanwhile, before pushes
@@ -108,12 +107,6 @@ struct Doomed {
 struct Judged {
     kept: Vec<Digest>,
     gone: Vec<(Version, Digest)>,
-}
-
-struct Tagged {
-    tag: Version,
-    digest: Digest,
-    at: Timestamp,
 }
 
 impl Collector<'_> {
@@ -247,30 +240,20 @@ impl Collector<'_> {
         retention: &Retention,
         documents: &HashMap<Digest, Document>,
     ) -> io::Result<Judged> {
-        let mut tags = Vec::new();
-        for tag in self.store.tags(name)? {
-            // A tag that is taken away meanwhile is no longer ours to judge.
-            let (Some(digest), Some(at)) = (self.store.tag(name, &tag)?, self.store.tagged(name, &tag)?)
-            else {
-                continue;
-            };
-            tags.push(Tagged { tag, digest, at });
-        }
+        let tags = self.store.newest_tags(name)?;
         if !retention.limits_tags() {
             let kept = tags.into_iter().map(|tagged| tagged.digest).collect();
             return Ok(Judged { kept, gone: Vec::new() });
         }
-        let (attached, mut own): (Vec<_>, Vec<_>) =
+        let (attached, own): (Vec<_>, Vec<_>) =
             tags.into_iter().partition(|tagged| attached_to(&tagged.tag).is_some());
-        // Of those that came in one moment, the last of the list counts as the newest.
-        own.sort_by_cached_key(|tagged| Reverse((tagged.at, tag_order(&tagged.tag))));
         let runs = |digest: &Digest| {
             let children = documents.get(digest).into_iter().flat_map(|document| document.children());
             self.is_in_use(digest) || children.into_iter().any(|child| self.is_in_use(&child.digest))
         };
         let keep = |(rank, tagged): (usize, &Tagged)| {
             retention.keep_last.is_some_and(|most| rank < most)
-                || retention.keep_for.is_some_and(|age| self.asked.now.since(tagged.at) < age)
+                || retention.keep_for.is_some_and(|age| self.asked.now.since(tagged.pushed) < age)
                 || retention.keep_tags.contains(&tagged.tag)
                 || runs(&tagged.digest)
         };

@@ -1,7 +1,8 @@
-//! What was published, by name.
+//! What was published by runs, and what the registry holds whoever pushed it.
 
 use askama::Template;
 use axum::extract::State;
+use mergeyard_registry::{Registry, Tagged};
 use mergeyard_types::ImageName;
 
 use super::{Answer, Filter, Page, Pages, Query, Rows, Shell, asked, page};
@@ -9,10 +10,20 @@ use crate::store::ImageRow;
 
 const PAGE: u32 = 100;
 
+/// Keeps a registry with very many repositories from being walked for one page.
+const REPOSITORIES: usize = 200;
+
 /// The versions of one image, newest first.
 struct Group {
     name: ImageName,
     images: Vec<ImageRow>,
+}
+
+/// One repository of the registry.
+struct Repository {
+    name: ImageName,
+    newest: Tagged,
+    tags: usize,
 }
 
 #[derive(Template)]
@@ -23,6 +34,8 @@ struct Images {
     groups: Vec<Group>,
     next: Option<i64>,
     first: bool,
+    repositories: Vec<Repository>,
+    tags: Vec<Tagged>,
 }
 
 impl Images {
@@ -40,8 +53,31 @@ pub(super) async fn images(State(pages): State<Pages>, query: Query<Filter>) -> 
         None => pages.store.images(filter.before, PAGE + 1).await?,
     };
     let Rows { rows, next } = Rows::new(rows, PAGE, |image| image.row);
+    let first = filter.before.is_none();
+    let (mut repositories, mut tags) = (Vec::new(), Vec::new());
+    match (pages.registry.as_ref().filter(|_| first), &name) {
+        (Some(registry), None) => repositories = overview(registry).await?,
+        (Some(registry), Some(name)) => {
+            tags = registry.newest_tags(name).await?;
+            tags.truncate(PAGE as usize);
+        }
+        (None, _) => {}
+    }
     let shell = Shell::new(&pages, "images");
-    page(&Images { shell, name, groups: group(rows), next, first: filter.before.is_none() })
+    page(&Images { shell, name, groups: group(rows), next, first, repositories, tags })
+}
+
+/// The repositories that were pushed to last.
+async fn overview(registry: &Registry) -> Result<Vec<Repository>, Answer> {
+    let mut repositories = Vec::new();
+    for name in registry.repositories().await?.into_iter().take(REPOSITORIES) {
+        let mut tags = registry.newest_tags(&name).await?;
+        if !tags.is_empty() {
+            repositories.push(Repository { name, tags: tags.len(), newest: tags.swap_remove(0) });
+        }
+    }
+    repositories.sort_by_key(|repository| std::cmp::Reverse(repository.newest.pushed));
+    Ok(repositories)
 }
 
 /// In the order of each group's newest image.

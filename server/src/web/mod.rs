@@ -29,6 +29,7 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::get,
 };
+use mergeyard_registry::Registry;
 use mergeyard_types::Timestamp;
 use tokio::sync::Semaphore;
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -48,6 +49,8 @@ pub struct Pages {
     pub clock: Clock,
     pub changes: Changes,
     pub about: Arc<About>,
+    /// The registry inside this program, where there is one.
+    pub registry: Option<Registry>,
 }
 
 /// What the pages say about the server itself.
@@ -150,6 +153,8 @@ enum Answer {
     Store(#[from] StoreError),
     #[error("mergeyard could not read the log's file; the server's log says why")]
     Log(#[from] std::io::Error),
+    #[error("mergeyard could not read its registry; the server's log says why")]
+    Registry(#[from] mergeyard_registry::Error),
     #[error("mergeyard could not write the page; the server's log says why")]
     Template(#[from] askama::Error),
 }
@@ -160,7 +165,9 @@ impl Answer {
             Answer::NotFound => StatusCode::NOT_FOUND,
             Answer::BadRequest(_) => StatusCode::BAD_REQUEST,
             Answer::Busy => StatusCode::SERVICE_UNAVAILABLE,
-            Answer::Store(_) | Answer::Log(_) | Answer::Template(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Answer::Store(_) | Answer::Log(_) | Answer::Registry(_) | Answer::Template(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         }
     }
 
