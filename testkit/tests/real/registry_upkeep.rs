@@ -47,6 +47,9 @@ async fn gc_and_verify_work_on_a_registry_that_serves_and_on_one_that_rests() {
         dry.contains("tag       acme/clock:0.1.0") && dry.contains("would remove 2 tags, 2 manifests"),
         "{dry}"
     );
+    let json = registry.command(&["gc", "--dry-run", "--format", "json"]).await.good();
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["collected"]["manifests"], &json["removed"][0]["tag"]), (&2.into(), &"0.2.0".into()));
     let served = registry.command(&["gc"]).await.good();
     assert_eq!(served.replace("removed", "would remove"), dry);
     assert_eq!(user.pull("acme/clock", "0.3.0").await, user.pull("acme/clock", "0.3.0").await);
@@ -72,7 +75,7 @@ async fn gc_and_verify_work_on_a_registry_that_serves_and_on_one_that_rests() {
     registry.stop().await;
     let sum: Value =
         serde_json::from_str(&registry.command(&["gc", "--format", "json"]).await.good()).unwrap();
-    assert_eq!(sum["tags"], 0);
+    assert_eq!((&sum["collected"]["tags"], &sum["removed"]), (&0.into(), &Value::Array(vec![])));
     assert!(registry.command(&["verify"]).await.good().ends_with("0 faults\n"));
 }
 

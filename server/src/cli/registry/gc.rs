@@ -1,10 +1,14 @@
 //! `mergeyard registry gc`: removes what nothing keeps.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use clap::Args;
 use mergeyard_registry::{Collected, Removal};
 use serde::Deserialize;
+use serde_json::json;
 
 use super::reach::Reached;
 use crate::cli::{Failed, Format, text};
@@ -28,10 +32,11 @@ enum Line {
 
 pub(super) async fn gc(file: Option<PathBuf>, asked: Gc) -> Result<(), Failed> {
     let Gc { dry_run, format } = asked;
-    let show = move |removal: &Removal| {
-        if format == Format::Text {
-            println!("{}", sentence(removal));
-        }
+    let removed = Arc::new(Mutex::new(Vec::new()));
+    let all = removed.clone();
+    let show = move |removal: &Removal| match format {
+        Format::Text => println!("{}", sentence(removal)),
+        Format::Json => all.lock().unwrap_or_else(PoisonError::into_inner).push(removal.clone()),
     };
     let (sum, knows_what_runs) = match Reached::open(file)? {
         Reached::Running(running) => {
@@ -65,7 +70,11 @@ pub(super) async fn gc(file: Option<PathBuf>, asked: Gc) -> Result<(), Failed> {
         );
     }
     match format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&sum)?),
+        Format::Json => {
+            let removed = &*removed.lock().unwrap_or_else(PoisonError::into_inner);
+            let document = json!({"collected": sum, "knows_what_runs": knows_what_runs, "removed": removed});
+            println!("{}", serde_json::to_string_pretty(&document)?);
+        }
         Format::Text => println!("{}", summary(&sum, dry_run)),
     }
     Ok(())
