@@ -24,8 +24,8 @@ async fn a_merge_becomes_images_that_stock_clients_pull_over_verified_tls() {
         let digest = text(&image["digest"]);
         assert_eq!(
             page.matches(&format!(">{digest}</code>")).count(),
-            2,
-            "on the run's page and among images"
+            3,
+            "on the run's page, among images and in the registry"
         );
         assert_eq!(yard.inspect(text(&image["ref"])).await["Digest"], digest);
         pulled_by_digest(&yard, image).await;
