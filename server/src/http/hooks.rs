@@ -150,6 +150,8 @@ impl Hooks {
             }
             if bytes.len() + chunk.len() > USUAL && _place.is_none() {
                 _place = self.large.acquire().await.ok();
+                // All of it at once: a buffer that grows by doubling is there twice each time it does.
+                bytes.reserve(payload::LARGEST - bytes.len());
             }
             bytes.extend_from_slice(&chunk);
         }
