@@ -3,7 +3,7 @@
 //! A refusal tells the client which of the specification's error codes applies and what to do; a
 //! fault (the disk, a bug) tells the client nothing but a constant and the log everything, once.
 
-use std::{error::Error as _, io, sync::Arc};
+use std::{io, sync::Arc};
 
 use axum::{
     Json,
@@ -173,13 +173,18 @@ impl Error {
         if !self.status().is_server_error() || matches!(self, Error::Shared(_)) {
             return;
         }
-        let (mut chain, mut cause) = (self.to_string(), self.source());
-        while let Some(error) = cause {
-            chain += &format!(": {error}");
-            cause = error.source();
-        }
-        tracing::error!("{method} {path}: {chain}");
+        tracing::error!("{method} {path}: {}", chain(self));
     }
+}
+
+/// An error and its causes in one line, for the log.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let (mut chain, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        chain += &format!(": {error}");
+        cause = error.source();
+    }
+    chain
 }
 
 fn is_full(error: &io::Error) -> bool {

@@ -1,11 +1,11 @@
 //! The registry as a server: its endpoints behind TLS, and its own housekeeping while it runs.
 
-use std::{convert::Infallible, error::Error as _, io, net::TcpListener, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::TcpListener, sync::Arc, time::Duration};
 
 use mergeyard_types::Timestamp;
 use rustls::ServerConfig;
 
-use crate::{Registry, router, serve_app};
+use crate::{Registry, error::chain, router, serve_app};
 
 /// How often what nobody will finish is removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(10 * 60);
@@ -29,8 +29,7 @@ async fn sweep_now_and_then(registry: &Registry) -> Infallible {
     loop {
         tick.tick().await;
         if let Err(error) = registry.sweep(Timestamp::now()).await {
-            let cause = error.source().map(ToString::to_string).unwrap_or_default();
-            tracing::warn!("cannot remove what expired in the registry: {error}: {cause}");
+            tracing::warn!("cannot remove what expired in the registry: {}", chain(&error));
         }
     }
 }

@@ -7,7 +7,7 @@
 //! | `mergeyard.sqlite`  | the database (and its `-wal` and `-shm`)                     |
 //! | `logs/`             | the logs of steps, see `logs.rs`                             |
 //! | `git/`              | bare mirrors, a cache: may be deleted while nothing runs     |
-//! | `registry/`         | images, see the registry's `paths.rs`                        |
+//! | `registry/`         | images, see the registry's `store/paths.rs`                  |
 //! | `tls/`              | the registry's authority and certificate, with their keys    |
 //! | `ca/ca.crt`         | the authority's certificate, for clients: `--cert-dir ca`    |
 //! | `registry-password` | the login of the embedded registry, made at the first start  |

@@ -69,27 +69,29 @@ impl Call<'_> {
         Ok(StatusCode::ACCEPTED.into_response())
     }
 
-    /// A blob to read and its size; for HEAD the size alone, which starts no download.
+    /// A blob to read and its size; for HEAD the size alone, which opens nothing and starts no download.
     async fn find_blob(&self, name: &ImageName, digest: Digest) -> Result<(Option<Found>, u64), Error> {
-        let (wanted, head) = (name.clone(), self.parts.method == Method::HEAD);
-        let stored =
-            self.registry.read(move |store| match head && store.promise_blob(&wanted, &digest)?.is_none() {
-                true => Ok(None),
-                false => store.blob(&wanted, &digest),
-            });
-        let stored = stored.await?;
-        let (found, size) = match (stored, self.registry.mirrors.of(name)) {
+        let (wanted, mirror) = (name.clone(), self.registry.mirrors.of(name));
+        let unknown = || Error::BlobUnknown { name: name.clone(), digest };
+        if self.parts.method == Method::HEAD {
+            let stored = self.registry.read(move |store| store.promise_blob(&wanted, &digest)).await?;
+            let size = match (stored, mirror) {
+                (Some(size), _) => size,
+                (None, Some((copy, there))) => copy.blob_size(name, &there, &digest).await?,
+                (None, None) => return Err(unknown()),
+            };
+            return Ok((None, size));
+        }
+        let stored = self.registry.read(move |store| store.blob(&wanted, &digest)).await?;
+        let (found, size) = match (stored, mirror) {
             (Some(blob), _) => {
                 let size = blob.size;
                 (Found::Here(blob), size)
             }
-            (None, Some((copy, there))) if head => {
-                return Ok((None, copy.blob_size(name, &there, &digest).await?));
-            }
             (None, Some((copy, there))) => copy.blob(name, &there, &digest).await?,
-            (None, None) => return Err(Error::BlobUnknown { name: name.clone(), digest }),
+            (None, None) => return Err(unknown()),
         };
-        Ok(((!head).then_some(found), size))
+        Ok((Some(found), size))
     }
 
     fn range(&self, digest: &Digest, size: u64) -> Result<Option<Range<u64>>, Error> {

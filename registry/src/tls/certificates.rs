@@ -1,6 +1,6 @@
 //! The registry's certificate, whoever signs it, looked after while it is served.
 
-use std::{error::Error as _, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use mergeyard_types::Timestamp;
 use rustls::{ServerConfig, pki_types::CertificateDer};
@@ -10,7 +10,7 @@ use super::{
     files::{Anchor, CertificateFiles, FilesError, Reloaded},
     trust::Roots,
 };
-use crate::Authority;
+use crate::{Authority, error::chain};
 
 /// Far oftener than anything can end. Each look asks what time it is, so a machine that slept for
 /// a month is right an hour after it woke.
@@ -117,9 +117,9 @@ impl Certificates {
                 Ok(true) => tracing::info!("the registry's certificate was renewed"),
                 Ok(false) => {}
                 Err(error) => {
-                    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
                     tracing::error!(
-                        "the registry's certificate cannot be renewed: {error}{cause}; it is tried again every hour"
+                        "the registry's certificate cannot be renewed: {}; it is tried again every hour",
+                        chain(&error)
                     );
                 }
             },
@@ -129,8 +129,7 @@ impl Certificates {
                     tracing::info!("took up the new certificate in {}", files.path().display())
                 }
                 Reloaded::Bad(error) => {
-                    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-                    tracing::error!("the old certificate is served on: {error}{cause}");
+                    tracing::error!("the old certificate is served on: {}", chain(&error));
                 }
             },
         }

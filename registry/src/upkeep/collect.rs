@@ -122,7 +122,8 @@ impl Collector<'_> {
             };
             self.report(&name, &doomed, &mut sum);
             if self.asked.dry_run {
-                gone.insert(name, doomed);
+                let Doomed { manifests, blobs, .. } = doomed;
+                gone.insert(name, manifests.into_iter().chain(blobs).collect());
             }
         }
         self.contents(&gone, &mut sum)?;
@@ -311,16 +312,18 @@ impl Collector<'_> {
         live
     }
 
-    /// Removes content that nothing names.
-    fn contents(&mut self, gone: &HashMap<ImageName, Doomed>, sum: &mut Collected) -> io::Result<()> {
+    /// Removes content that nothing names. In a dry run the links that would be `gone` are none.
+    fn contents(
+        &mut self,
+        gone: &HashMap<ImageName, HashSet<Digest>>,
+        sum: &mut Collected,
+    ) -> io::Result<()> {
         let collection = self.store.blobs.begin_collection();
         let mut named = DigestSet::default();
         for name in self.store.names()? {
             unless(self.abandoned)?;
             let gone = gone.get(&name);
-            let goes = |digest: &Digest| {
-                gone.is_some_and(|gone| gone.blobs.contains(digest) || gone.manifests.contains(digest))
-            };
+            let goes = |digest: &Digest| gone.is_some_and(|gone| gone.contains(digest));
             let links = self.store.blob_links(&name)?.into_iter().chain(self.store.manifest_links(&name)?);
             links.filter(|link| !goes(&link.digest)).for_each(|link| named.insert(&link.digest));
         }

@@ -6,7 +6,6 @@ pub(crate) mod verify;
 use std::{
     collections::HashSet,
     convert::Infallible,
-    error::Error as _,
     fs, io,
     path::Path,
     sync::{Arc, PoisonError},
@@ -17,7 +16,7 @@ use futures_util::future::BoxFuture;
 use mergeyard_types::{Digest, Timestamp};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Collected, Collection, Error, Registry, Verified, Verifying};
+use crate::{Collected, Collection, Error, Registry, Verified, Verifying, durable, error::chain};
 
 /// How often it is looked whether something is due.
 const LOOK_EVERY: Duration = Duration::from_secs(5 * 60);
@@ -78,7 +77,7 @@ impl Registry {
         match last {
             Ok(last) => Timestamp::now().since(last.into()) >= every,
             Err(_) => {
-                let _ = crate::durable::stamp(stamp);
+                let _ = durable::stamp(stamp);
                 false
             }
         }
@@ -109,8 +108,7 @@ impl Registry {
 
 fn say(what: &str, outcome: Result<(), Error>) {
     if let Err(error) = outcome {
-        let cause = error.source().map(ToString::to_string).unwrap_or_default();
-        tracing::error!("the registry could not {what}, and tries again: {error}: {cause}");
+        tracing::error!("the registry could not {what}, and tries again: {}", chain(&error));
     }
 }
 

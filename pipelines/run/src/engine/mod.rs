@@ -106,7 +106,7 @@ impl Engine {
 
     /// Whether files of this machine are the engine's files.
     pub fn is_local(&self) -> bool {
-        self.host.starts_with("unix://")
+        self.socket().is_some()
     }
 
     /// The file through which a local engine is reached.
