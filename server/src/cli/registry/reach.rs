@@ -28,7 +28,7 @@ impl Reached {
     pub(super) fn open(file: Option<PathBuf>) -> Result<Self, Failed> {
         let alone = configured(file)?;
         let config = alone.embedded().map_err(|error| Failed::Usage(Box::new(error)))?;
-        let data = DataDir::open(&alone.data_dir)?;
+        let data = DataDir::at(&alone.data_dir);
         if !data.registry().exists() {
             return Err(Failed::work(format!(
                 "there is no registry in {}; has one been served with this configuration?",
