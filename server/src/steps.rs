@@ -3,7 +3,7 @@
 //! While a step runs, its lease is kept alive and the answer of each heartbeat tells
 //! whether somebody wants the run to stop. No database lock is held through the work.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use mergeyard_plan::run::Outcome;
 use mergeyard_run::{
@@ -49,7 +49,7 @@ async fn work(yard: &Yard, job: &Job) -> Ended {
     };
     let (log, lines) = LogSink::channel(step.masker(), DEFAULT_LOG_BYTES);
     let cancel = CancellationToken::new();
-    let context = StepContext { log, cancel: cancel.clone() };
+    let context = StepContext { log, cancel: cancel.clone(), ready: Arc::default() };
     let run = yard.executor.run(step, context);
     let keep = yard.logs.write(job.lease.run, job.lease.step, lines);
     let all = async {
@@ -76,6 +76,8 @@ fn step_job(yard: &Yard, job: &Job) -> Result<StepJob, String> {
     Ok(StepJob {
         step: job.lease.step,
         run: job.lease.run,
+        workflow: job.workflow,
+        name: job.name.clone(),
         attempt: job.attempt,
         repo: job.repo.clone(),
         commit: job.commit,
@@ -83,6 +85,10 @@ fn step_job(yard: &Yard, job: &Job) -> Result<StepJob, String> {
         remote,
         source_url: job.source_url.clone(),
         action: job.action.clone(),
+        environment: Vec::new(),
+        masked: Vec::new(),
+        detached: false,
+        kept_lines: 0,
         secrets: rules.build_secrets(&job.known_as).to_vec(),
         timeout: job.timeout,
     })

@@ -81,7 +81,9 @@ impl Play for Stage {
 
 impl Stage {
     async fn perform(self, job: StepJob, cx: StepContext) -> StepOutcome {
-        let Action::Image(action) = &job.action;
+        let Action::Image(action) = &job.action else {
+            panic!("only images are played so far, not {}", job.action.name())
+        };
         let image = format!("{}:{}", action.name, action.version);
         cx.log.note(&format!("playing {image}")).await;
         match self.script.take(action.name.as_str()) {

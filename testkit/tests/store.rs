@@ -20,6 +20,7 @@ use mergeyard_plan::{
     action::{Action, ImageAction},
     decide::{PlannedRun, PlannedStep, PlannedWorkflow, Verdict},
     event::{Forge, Repository},
+    rules::{StepRules, WorkflowRules},
     run::Outcome,
 };
 use mergeyard_server::{
@@ -656,7 +657,7 @@ fn pick<T: Clone>(all: &[T], which: usize) -> Option<T> {
 }
 
 fn serial(action: &Action) -> Option<&str> {
-    let Action::Image(image) = action;
+    let Action::Image(image) = action else { panic!("no image") };
     Some(image.name.as_str()).filter(|name| *name != "free")
 }
 
@@ -670,9 +671,18 @@ fn plan(commit: u64, merged_at: Option<Timestamp>, workflows: &[&[&str]]) -> Pla
             tree: TreeId::new([7; 20]),
         });
         let serial = serial(&action).map(str::to_owned);
-        PlannedStep { name: "image".into(), action, timeout: Duration::from_secs(60), retry: 2, serial }
+        PlannedStep {
+            name: "image".into(),
+            verdict: Verdict::Run,
+            rules: StepRules { needs: vec![], ..StepRules::default() },
+            action,
+            timeout: Duration::from_secs(60),
+            retry: 2,
+            serial,
+        }
     };
     let workflow = |steps: &&[&str]| PlannedWorkflow {
+        rules: WorkflowRules::default(),
         name: "image".into(),
         axis: None,
         verdict: Verdict::Run,

@@ -12,6 +12,7 @@ use mergeyard_plan::{
     action::{Action, ImageAction},
     decide::{PlannedRun, PlannedStep, PlannedWorkflow, Verdict},
     event::{Forge, Repository},
+    rules::{StepRules, WorkflowRules},
     run::Outcome,
 };
 use mergeyard_registry::{Account, Grant, Registry, Right, SecretHash};
@@ -140,6 +141,8 @@ fn plan(commit: u64, title: &str) -> PlannedRun {
         tree: TreeId::new([7; 20]),
     };
     let step = PlannedStep {
+        verdict: Verdict::Run,
+        rules: StepRules::default(),
         name: "image".into(),
         action: Action::Image(action),
         timeout: Duration::from_secs(60),
@@ -162,6 +165,7 @@ fn plan(commit: u64, title: &str) -> PlannedRun {
         number: Some(42),
         supersede: false,
         workflows: vec![PlannedWorkflow {
+            rules: WorkflowRules::default(),
             name: "image".into(),
             axis: None,
             verdict: Verdict::Run,

@@ -12,6 +12,7 @@ use crate::{
     finding::Finding,
     pipeline::{Pipeline, Uses},
     policy::{Policies, Policy},
+    rules::{StepRules, WorkflowRules},
     service::Service,
 };
 
@@ -119,6 +120,7 @@ pub struct PlannedWorkflow {
     pub name: String,
     pub axis: Option<String>,
     pub verdict: Verdict,
+    pub rules: WorkflowRules,
     pub steps: Vec<PlannedStep>,
 }
 
@@ -134,7 +136,10 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedStep {
     pub name: String,
+    /// Only `Run` and `Skip`: what the files refuse, refuses the whole workflow.
+    pub verdict: Verdict,
     pub action: Action,
+    pub rules: StepRules,
     pub timeout: std::time::Duration,
     pub retry: u32,
     /// Steps with the same key run one after another in merge order.
@@ -358,8 +363,13 @@ fn workflow(
     earlier: Option<&Candidate>,
 ) -> PlannedWorkflow {
     let axis = Some(candidate.folder.clone()).filter(|folder| !folder.is_empty());
-    let finished =
-        |verdict| PlannedWorkflow { name: name.to_owned(), axis: axis.clone(), verdict, steps: vec![] };
+    let finished = |verdict| PlannedWorkflow {
+        name: name.to_owned(),
+        axis: axis.clone(),
+        verdict,
+        rules: WorkflowRules::default(),
+        steps: vec![],
+    };
     let service = match &candidate.service {
         Ok(service) => service,
         Err(finding) => return finished(Verdict::Refuse(finding.to_string())),
@@ -382,8 +392,10 @@ fn workflow(
         }
         Published::Nothing | Published::Unknown => {}
     }
-    let steps = pipeline.steps.iter().map(|step| PlannedStep {
+    let steps = pipeline.steps.iter().enumerate().map(|(at, step)| PlannedStep {
         name: step.name.clone(),
+        verdict: Verdict::Run,
+        rules: StepRules { needs: at.checked_sub(1).into_iter().collect(), ..StepRules::default() },
         action: match step.uses {
             Uses::Image => Action::Image(ImageAction {
                 folder: candidate.folder.clone(),
@@ -400,6 +412,7 @@ fn workflow(
         name: name.to_owned(),
         axis: axis.clone(),
         verdict: Verdict::Run,
+        rules: WorkflowRules::default(),
         steps: steps.collect(),
     }
 }

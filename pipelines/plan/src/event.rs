@@ -4,8 +4,10 @@
 //! [`Event::Other`], unknown fields are passed over. It does fail, naming the path inside
 //! the JSON, when a field that mergeyard acts on is missing or of another type.
 
+use std::{fmt, str::FromStr};
+
 use mergeyard_types::{CommitSha, GitRef, RepoName, Timestamp};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -15,6 +17,84 @@ pub enum Event {
     Tag(Push),
     Release { repository: Repository, tag: String },
     Other { repository: Option<Repository>, event: String, action: Option<String> },
+}
+
+/// The events of the pipeline language.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    Push,
+    PullRequest,
+    PullRequestClosed,
+    PullRequestMetadata,
+    /// A `pull_request_closed` whose pull request was merged.
+    PullRequestMerged,
+    Tag,
+    Release,
+    Deployment,
+    Cron,
+    Manual,
+}
+
+impl EventKind {
+    pub const ALL: [EventKind; 10] = [
+        EventKind::Push,
+        EventKind::PullRequest,
+        EventKind::PullRequestClosed,
+        EventKind::PullRequestMetadata,
+        EventKind::PullRequestMerged,
+        EventKind::Tag,
+        EventKind::Release,
+        EventKind::Deployment,
+        EventKind::Cron,
+        EventKind::Manual,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventKind::Push => "push",
+            EventKind::PullRequest => "pull_request",
+            EventKind::PullRequestClosed => "pull_request_closed",
+            EventKind::PullRequestMetadata => "pull_request_metadata",
+            EventKind::PullRequestMerged => "pull_request_merged",
+            EventKind::Tag => "tag",
+            EventKind::Release => "release",
+            EventKind::Deployment => "deployment",
+            EventKind::Cron => "cron",
+            EventKind::Manual => "manual",
+        }
+    }
+
+    pub fn is_pull_request(self) -> bool {
+        matches!(
+            self,
+            EventKind::PullRequest
+                | EventKind::PullRequestClosed
+                | EventKind::PullRequestMetadata
+                | EventKind::PullRequestMerged
+        )
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an event of the pipeline language")]
+pub struct EventKindError(String);
+
+impl FromStr for EventKind {
+    type Err = EventKindError;
+
+    fn from_str(text: &str) -> Result<Self, EventKindError> {
+        EventKind::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| EventKindError(text.to_owned()))
+    }
 }
 
 /// Where a repository lives. Servers other than GitHub have no pull requests and no

@@ -17,6 +17,18 @@ pub struct Policy {
     pub clone_url: Option<String>,
     /// Whether a newer merge of the same branch cancels a queued older one.
     pub supersede: bool,
+    pub trust: Trust,
+}
+
+/// What the operator lets a repository's pipelines ask for beyond the usual.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// `privileged`.
+    pub security: bool,
+    /// `dns`, `dns_search`, `extra_hosts`, `network_mode` except `none`.
+    pub network: bool,
+    /// `volumes`, `devices`, `tmpfs`.
+    pub volumes: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +56,7 @@ impl Policy {
             id: None,
             clone_url: None,
             supersede: true,
+            trust: Trust::default(),
         })
     }
 

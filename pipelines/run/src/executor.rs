@@ -5,10 +5,12 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures_util::{FutureExt, future::BoxFuture};
 use mergeyard_plan::action::Action;
 pub use mergeyard_plan::run::Outcome as StepOutcome;
-use mergeyard_types::{CommitSha, GitRef, ImageName, ImageRef, RepoName, RunId, StepId};
+use mergeyard_types::{CommitSha, GitRef, ImageName, ImageRef, RepoName, RunId, Secret, StepId, WorkflowId};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    StepFault,
     engine::{BaseCredentials, BuildLimits, BuildNetwork, BuildSecret, Builder, Engine, EngineError},
     git::{GitCache, Remote},
     image,
@@ -22,6 +24,9 @@ use crate::{
 pub struct StepJob {
     pub step: StepId,
     pub run: RunId,
+    pub workflow: WorkflowId,
+    /// As its workflow calls it; others in the network reach a service by it.
+    pub name: String,
     pub attempt: u32,
     pub repo: RepoName,
     pub commit: CommitSha,
@@ -30,16 +35,28 @@ pub struct StepJob {
     pub remote: Remote,
     /// The page a person looks at, for the image's label.
     pub source_url: Option<String>,
+    /// Complete: outputs of other steps are filled in. Of a container, `environment` and
+    /// `settings` are to be read from the field of this job.
     pub action: Action,
+    /// All variables of a container, secrets resolved.
+    pub environment: Vec<(String, String)>,
+    /// What is masked besides the tokens and build secrets that this job knows anyway.
+    pub masked: Vec<Secret>,
     /// What its builds may mount.
     pub secrets: Vec<BuildSecret>,
+    /// Lives until its workflow ends; says when it is ready.
+    pub detached: bool,
+    /// Lines of this attempt's program that are kept already: a container that is found again is
+    /// read on from there.
+    pub kept_lines: u64,
     pub timeout: Duration,
 }
 
 impl StepJob {
     /// For the step's log: whatever this job knows and nobody may read.
     pub fn masker(&self) -> Masker {
-        Masker::new(self.remote.token.iter().chain(self.secrets.iter().map(|secret| &secret.value)))
+        let build = self.secrets.iter().map(|secret| &secret.value);
+        Masker::new(self.remote.token.iter().chain(build).chain(&self.masked))
     }
 }
 
@@ -47,6 +64,8 @@ impl StepJob {
 pub struct StepContext {
     pub log: LogSink,
     pub cancel: CancellationToken,
+    /// Rung by a detached step when others may rely on it.
+    pub ready: Arc<Notify>,
 }
 
 #[allow(clippy::large_enum_variant, reason = "there is one in a process")]
@@ -106,11 +125,22 @@ impl Executor {
     async fn perform(&self, job: StepJob, cx: StepContext) -> StepOutcome {
         match self {
             Executor::Docker(docker) => {
-                let Action::Image(action) = job.action.clone();
-                image::image(docker, job, action, cx).await.unwrap_or_else(StepOutcome::from)
+                let done = match job.action.clone() {
+                    Action::Image(action) => image::image(docker, job, action, cx).await,
+                    Action::Clone(_) | Action::Container(_) => {
+                        Err(StepFault::lasting("this engine runs no containers for steps"))
+                    }
+                };
+                done.unwrap_or_else(StepOutcome::from)
             }
             Executor::Scripted(scripted) => scripted.play.play(job, cx).await,
         }
+    }
+
+    /// Removes what a workflow had for itself: its services, its network, its workspace. Nothing to
+    /// do is fine, because this is asked again after a crash.
+    pub async fn end_workflow(&self, _workflow: WorkflowId) -> Result<(), EngineError> {
+        Ok(())
     }
 
     /// Makes the engine agree with the steps that are really live. Asked at start, after a crash.

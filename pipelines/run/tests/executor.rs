@@ -46,6 +46,12 @@ async fn run(
         registry: Arc::new(RegistryClient::new(access).unwrap()),
     });
     let job = StepJob {
+        workflow: mergeyard_types::WorkflowId(1),
+        name: "image".to_owned(),
+        environment: Vec::new(),
+        masked: Vec::new(),
+        detached: false,
+        kept_lines: 0,
         step: StepId(1),
         run: RunId(1),
         attempt: 1,
@@ -64,7 +70,7 @@ async fn run(
         timeout,
     };
     let (log, mut lines) = LogSink::channel(job.masker(), 1 << 20);
-    let outcome = executor.run(job, StepContext { log, cancel }).await;
+    let outcome = executor.run(job, StepContext { log, cancel, ready: Default::default() }).await;
     let mut said = Vec::new();
     while let Some(line) = lines.recv().await {
         said.push(line.text);

@@ -6,7 +6,9 @@ use mergeyard_plan::{
     action::Action,
     run::{Outcome, Report, Run},
 };
-use mergeyard_types::{CommitSha, DeliveryId, Digest, GitRef, ImageRef, RepoName, RunId, StepId, Timestamp};
+use mergeyard_types::{
+    CommitSha, DeliveryId, Digest, GitRef, ImageRef, RepoName, RunId, StepId, Timestamp, WorkflowId,
+};
 use sqlx::{Row, sqlite::SqliteRow};
 
 use super::{Store, StoreError, Tx, json, word};
@@ -23,6 +25,7 @@ pub struct Lease {
 #[derive(Debug, Clone)]
 pub struct Job {
     pub lease: Lease,
+    pub workflow: WorkflowId,
     pub name: String,
     pub attempt: u32,
     pub action: Action,
@@ -163,7 +166,7 @@ impl Tx {
 
     async fn job(&mut self, step: StepId) -> Result<Job, StoreError> {
         let row = sqlx::query(
-            "SELECT s.id, s.run, s.fence, s.name, s.attempt, s.action, s.timeout, r.repo, r.commit_sha, r.hints, \
+            "SELECT s.id, s.run, s.workflow, s.fence, s.name, s.attempt, s.action, s.timeout, r.repo, r.commit_sha, r.hints, \
              r.known_as, r.clone_url, r.source_url, r.delivery FROM steps s JOIN runs r ON r.id = s.run WHERE s.id = ?",
         )
         .bind(step.0)
@@ -171,6 +174,7 @@ impl Tx {
         .await?;
         Ok(Job {
             lease: lease(&row)?,
+            workflow: WorkflowId(row.try_get("workflow")?),
             name: row.try_get("name")?,
             attempt: row.try_get("attempt")?,
             action: json(&row, "action")?,
@@ -199,7 +203,7 @@ impl Tx {
         let image: ImageRef = image.parse().map_err(|_| unreadable("output `image`", image))?;
         let digest: Digest = digest.parse().map_err(|_| unreadable("output `digest`", digest))?;
         let job = self.job(lease.step).await?;
-        let Action::Image(action) = &job.action;
+        let Action::Image(action) = &job.action else { return Ok(()) };
         sqlx::query(
             "INSERT INTO images (step, run, repo, registry, name, version, digest, tree, commit_sha, published) \
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (step) DO NOTHING",

@@ -15,7 +15,7 @@ mod runs;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use sqlx::{
-    Connection, Row, Sqlite, SqlitePool, Transaction,
+    AssertSqlSafe, Connection, Row, Sqlite, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -28,7 +28,10 @@ pub use runs::Created;
 
 use deliveries::Receiver;
 
-const SCHEMA: i64 = 1;
+/// What brings a database from each version to the next.
+const SCHEMAS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
+
+const SCHEMA: i64 = SCHEMAS.len() as i64;
 
 /// Reads that pages make at the same time; more would only wait for the same two cores.
 const READERS: u32 = 4;
@@ -102,7 +105,7 @@ impl Store {
     /// Only a commit touches the disk, so this commits a page that says what it said before.
     pub async fn check_writable(&self) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        sqlx::query("PRAGMA user_version = 1").execute(&mut *tx.inner).await?;
+        sqlx::raw_sql(this_version()).execute(&mut *tx.inner).await?;
         tx.inner.commit().await?;
         Ok(())
     }
@@ -148,15 +151,21 @@ impl Tx {
 async fn migrate(pool: &SqlitePool, path: &str) -> Result<(), StoreError> {
     let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
     let found: i64 = sqlx::query("PRAGMA user_version").fetch_one(&mut *tx).await?.try_get(0)?;
-    match found {
-        SCHEMA => return Ok(()),
-        0 => {}
-        _ => return Err(StoreError::Newer { path: path.to_owned(), found }),
+    let missing = usize::try_from(found).ok().and_then(|found| SCHEMAS.get(found..));
+    let missing = missing.ok_or_else(|| StoreError::Newer { path: path.to_owned(), found })?;
+    if missing.is_empty() {
+        return Ok(());
     }
-    sqlx::raw_sql(include_str!("schema.sql")).execute(&mut *tx).await?;
-    sqlx::query("PRAGMA user_version = 1").execute(&mut *tx).await?;
+    for schema in missing {
+        sqlx::raw_sql(*schema).execute(&mut *tx).await?;
+    }
+    sqlx::raw_sql(this_version()).execute(&mut *tx).await?;
     tx.commit().await?;
     Ok(())
+}
+
+fn this_version() -> AssertSqlSafe<String> {
+    AssertSqlSafe(format!("PRAGMA user_version = {SCHEMA}"))
 }
 
 /// SQLite's own words when the file is not, or no longer, a sound database.

@@ -11,6 +11,7 @@ use mergeyard_plan::{
     event::{Event, Forge},
     pipeline::{BUILTIN_IMAGE, Pipeline},
     policy::{Policies, Policy},
+    rules::{StepRules, WorkflowRules},
 };
 use mergeyard_types::{Digest, GitRef, Timestamp, TreeId};
 use serde_json::{Value, json};
@@ -161,7 +162,10 @@ fn a_plan_leaves_no_choice_open() {
             name: "image".to_owned(),
             axis: Some("backend".to_owned()),
             verdict: Verdict::Run,
+            rules: WorkflowRules::default(),
             steps: vec![PlannedStep {
+                verdict: Verdict::Run,
+                rules: StepRules::default(),
                 name: "image".to_owned(),
                 action: Action::Image(ImageAction {
                     folder: "backend".to_owned(),

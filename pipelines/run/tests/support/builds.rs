@@ -146,6 +146,12 @@ impl Yard {
     pub(crate) fn job(&self, sha: CommitSha, name: &str, timeout: Duration) -> StepJob {
         let tree = self.git.revparse_single(&format!("{sha}:app")).unwrap().id().to_string();
         StepJob {
+            workflow: mergeyard_types::WorkflowId(1),
+            name: "image".to_owned(),
+            environment: Vec::new(),
+            masked: Vec::new(),
+            detached: false,
+            kept_lines: 0,
             step: StepId(1),
             run: RunId(1),
             attempt: 1,
@@ -177,7 +183,10 @@ impl Yard {
     pub(crate) async fn run(&self, job: StepJob) -> (StepOutcome, String) {
         let (log, lines) = LogSink::channel(job.masker(), 64 << 20);
         let said = collect(lines);
-        let outcome = self.executor.run(job, StepContext { log, cancel: CancellationToken::new() }).await;
+        let outcome = self
+            .executor
+            .run(job, StepContext { log, cancel: CancellationToken::new(), ready: Default::default() })
+            .await;
         (outcome, said.await.unwrap())
     }
 

@@ -1,0 +1,117 @@
+//! What is known about a run before it is planned.
+//!
+//! The pipeline language offers all of this to its files, as `CI_…` variables, to `when` and to
+//! expressions. Where a value is not known it is empty, and the variable is left out.
+
+use std::collections::BTreeMap;
+
+use mergeyard_types::{CommitSha, RepoName, RunId, Timestamp};
+
+use crate::{event::EventKind, policy::Trust};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    pub system: System,
+    pub forge: ForgeFacts,
+    pub repo: Repo,
+    pub pipeline: PipelineFacts,
+    pub commit: Commit,
+    /// The run before this one in the same repository, and its commit.
+    pub previous: Option<(PipelineFacts, Commit)>,
+    /// Whether this is `mergeyard run` rather than a server.
+    pub local: bool,
+    /// What a person gave to a manual run, checked against the file's `inputs`.
+    pub inputs: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct System {
+    pub name: String,
+    pub url: String,
+    pub host: String,
+    /// `linux/amd64`.
+    pub platform: String,
+    pub version: String,
+    pub machine: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ForgeFacts {
+    /// `github` or `git`.
+    pub kind: String,
+    pub url: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repo {
+    pub name: RepoName,
+    pub remote_id: Option<i64>,
+    pub url: String,
+    pub clone_url: String,
+    pub clone_ssh_url: String,
+    pub default_branch: String,
+    pub private: bool,
+    pub trust: Trust,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PipelineFacts {
+    pub number: RunId,
+    /// The run this one repeats.
+    pub parent: Option<RunId>,
+    pub event: EventKind,
+    /// GitHub's action, such as `synchronize`.
+    pub event_reason: String,
+    pub url: String,
+    pub forge_url: String,
+    pub deploy_target: String,
+    pub deploy_task: String,
+    pub release_title: String,
+    pub release_pre: bool,
+    pub created: Timestamp,
+    pub started: Option<Timestamp>,
+    pub finished: Option<Timestamp>,
+    /// `success`, `failure`; of the previous run only.
+    pub status: String,
+    /// `None` when it is not known which files changed.
+    pub files: Option<Vec<String>>,
+    pub author: String,
+    pub avatar: String,
+    /// How often this run was repeated.
+    pub reruns: u32,
+    /// The name of the schedule that started it.
+    pub cron: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    pub sha: CommitSha,
+    pub url: String,
+    /// `refs/heads/main`, `refs/pull/7/head`, `refs/tags/v1`.
+    pub git_ref: String,
+    /// `source:target` of a pull request.
+    pub refspec: String,
+    pub message: String,
+    /// Of a pull request: the one it goes to.
+    pub branch: String,
+    pub timestamp: Option<Timestamp>,
+    pub author: String,
+    pub author_email: String,
+    pub author_avatar: String,
+    pub tag: String,
+    pub source_branch: String,
+    pub target_branch: String,
+    pub pull_request: Option<PullRequestFacts>,
+    pub prerelease: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PullRequestFacts {
+    pub number: u64,
+    pub labels: Vec<String>,
+    pub milestone: String,
+    pub draft: bool,
+    /// From another repository than the one it goes to.
+    pub from_fork: bool,
+    pub merged: bool,
+}
