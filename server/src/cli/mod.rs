@@ -7,6 +7,7 @@ mod hook;
 mod registry;
 mod serve;
 pub(crate) mod text;
+mod working_tree;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
