@@ -12,6 +12,7 @@ mod process;
 mod publish;
 mod registry;
 mod seed;
+mod steps;
 mod table;
 
 use std::{
@@ -56,6 +57,8 @@ enum Part {
     Pages,
     /// Images pushed to the registry and pulled from it
     Registry,
+    /// Steps of a workflow, beside containers typed by hand
+    Steps,
 }
 
 /// What every part works with.
@@ -102,6 +105,9 @@ async fn run(args: Args) -> Result<(), Failed> {
     }
     if asked(Part::Registry) {
         registry::run(&bench, &mut aims).await?;
+    }
+    if asked(Part::Steps) {
+        steps::run(&bench, &mut aims).await?;
     }
     aims.print();
     Ok(())

@@ -1,0 +1,242 @@
+//! Steps of a workflow, beside the same containers typed by hand.
+//!
+//! By hand means `docker run --rm`, one after another or as many at once as there are
+//! processors. What a container itself costs is measured through the engine's API, without any
+//! program around it: the rest of a step's time is mergeyard's own.
+
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use bollard::{
+    Docker,
+    models::ContainerCreateBody,
+    query_parameters::{RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions},
+};
+use futures_util::StreamExt;
+use mergeyard_server::{
+    github::signature,
+    sample::{SampleMerge, SampleRepository, payload},
+};
+use mergeyard_types::Secret;
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::{
+    Bench, Failed,
+    process::{Mergeyard, SECRET},
+    table::{Aims, Table, median, millis, ratio},
+    until,
+};
+
+const IMAGE: &str = "debian:bookworm-slim";
+const STEPS: usize = 20;
+const PATIENCE: Duration = Duration::from_secs(300);
+
+const SEQUENCE_AIM: f64 = 1.0;
+const OVERHEAD_AIM: Duration = Duration::from_millis(15);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Sequence,
+    Independent,
+}
+
+impl Order {
+    fn pipeline(self) -> String {
+        let mut text = String::from("when: {event: pull_request_merged}\nskip_clone: true\nsteps:\n");
+        for at in 1..=STEPS {
+            let needs = match self {
+                Order::Sequence => "",
+                Order::Independent => ", depends_on: []",
+            };
+            text += &format!("  - {{name: step-{at}, image: '{IMAGE}', commands: ['true']{needs}}}\n");
+        }
+        text
+    }
+
+    fn says(self) -> &'static str {
+        match self {
+            Order::Sequence => "in sequence",
+            Order::Independent => "independent",
+        }
+    }
+}
+
+pub(crate) async fn run(bench: &Bench, aims: &mut Aims) -> Result<(), Failed> {
+    println!("\nsteps: {STEPS} trivial steps in a workflow, beside {STEPS} × `docker run --rm`");
+    let processors = std::thread::available_parallelism()?.get();
+    let bare = bare(&Docker::connect_with_unix_defaults()?, bench.pick(5, 40)).await?;
+    let mut table = Table::new(&["", "mergeyard", "by hand", "ratio", "a step's own cost", "webhook → end"]);
+    let mut totals = Vec::new();
+    for order in [Order::Sequence, Order::Independent] {
+        let folder = bench.folder.join(format!("steps-{}", order.says().replace(' ', "-")));
+        std::fs::create_dir_all(&folder)?;
+        let mut yard = Side::start(bench, &folder, order).await?;
+        let (mut ours, mut whole, mut own, mut hand) = (vec![], vec![], vec![], vec![]);
+        for turn in 0..bench.pick(1, 5) {
+            for first in [turn % 2 == 0, turn % 2 != 0] {
+                match first {
+                    true => {
+                        let took = yard.run().await?;
+                        ours.push(took.steps);
+                        whole.push(took.whole);
+                        own.extend(took.each.iter().map(|step| step.saturating_sub(median(&bare))));
+                    }
+                    false => hand.push(by_hand(order, processors).await?),
+                }
+            }
+        }
+        yard.server.program.kill().await?;
+        let (mine, theirs, own) = (median(&ours), median(&hand), median(&own));
+        let times = ratio(mine.as_secs_f64(), theirs.as_secs_f64());
+        table.row([
+            order.says().into(),
+            millis(mine),
+            millis(theirs),
+            times.clone(),
+            millis(own),
+            millis(median(&whole)),
+        ]);
+        if order == Order::Sequence {
+            let met = mine.as_secs_f64() <= SEQUENCE_AIM * theirs.as_secs_f64();
+            aims.add(met, format!("{STEPS} steps in sequence: at most {SEQUENCE_AIM:.1}× by hand"), times);
+            aims.add(own < OVERHEAD_AIM, "a step beyond its container: under 15 ms p50", millis(own));
+        }
+        totals.push(mine.as_secs_f64());
+    }
+    table.print();
+    println!(
+        "  a container itself (create, start, wait through the engine's API): {}",
+        millis(median(&bare))
+    );
+    let scaling = totals[0] / totals[1].max(f64::MIN_POSITIVE);
+    let aim = format!("independent steps scale with {processors} processors");
+    aims.add(scaling >= 0.75 * processors as f64, aim, format!("{scaling:.2}× faster than in sequence"));
+    Ok(())
+}
+
+/// A server with a repository whose pipeline is measured.
+struct Side {
+    server: Mergeyard,
+    sample: SampleRepository,
+    next: SampleMerge,
+    runs: i64,
+}
+
+/// One run of the workflow.
+struct Took {
+    /// From the first step's start to the last one's end.
+    steps: Duration,
+    each: Vec<Duration>,
+    whole: Duration,
+}
+
+impl Side {
+    async fn start(bench: &Bench, folder: &std::path::Path, order: Order) -> Result<Self, Failed> {
+        let pipeline = order.pipeline();
+        let files: [(&str, &[u8]); 1] = [(".mergeyard.yml", pipeline.as_bytes())];
+        let (sample, next) =
+            SampleRepository::create(&folder.join("steps.git"), "acme/steps".parse()?, &files)?;
+        let repo = format!(
+            "[[repo]]\nname = \"{}\"\nbranches = [\"develop\"]\nclone_url = \"{}\"\n",
+            sample.name(),
+            sample.hosted().clone_url
+        );
+        let mut side = Self { server: Mergeyard::start(bench, folder, &repo).await?, sample, next, runs: 0 };
+        // The first run pulls and learns what later ones know.
+        side.run().await?;
+        Ok(side)
+    }
+
+    async fn run(&mut self) -> Result<Took, Failed> {
+        let body = serde_json::to_vec(&payload::merged_pull_request(&self.sample.hosted(), &self.next))?;
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let request = client
+            .post(format!("http://{}/hooks/github", self.server.http))
+            .header("X-GitHub-Event", "pull_request")
+            .header("X-GitHub-Delivery", format!("steps-{}", self.next.number))
+            .header("Content-Type", "application/json")
+            .header("X-Hub-Signature-256", signature::sign(&Secret::new(SECRET), &body))
+            .body(body);
+        self.runs += 1;
+        let begin = Instant::now();
+        let answer = request.send().await?;
+        if answer.status() != 202 {
+            return Err(format!("the webhook was answered with {}", answer.text().await?).into());
+        }
+        let run = self.ended(&client).await?;
+        let whole = begin.elapsed();
+        let content = format!("{}", self.runs);
+        self.next = self.sample.merge_change("Change something", &[("content", content.as_bytes())])?;
+        let steps = run["workflows"][0]["steps"].as_array().cloned().unwrap_or_default();
+        let time = |step: &Value, key: &str| step[key].as_i64().unwrap_or_default();
+        let from = steps.iter().map(|step| time(step, "started")).min().unwrap_or_default();
+        let to = steps.iter().map(|step| time(step, "finished")).max().unwrap_or_default();
+        let span = |from: i64, to: i64| Duration::from_millis(to.abs_diff(from));
+        let each = steps.iter().map(|step| span(time(step, "started"), time(step, "finished"))).collect();
+        Ok(Took { steps: span(from, to), each, whole })
+    }
+
+    /// Follows the run's events to its end.
+    async fn ended(&self, client: &reqwest::Client) -> Result<Value, Failed> {
+        let url = format!("http://{}/api/v1/runs/{}/events", self.server.http, self.runs);
+        let open = || async {
+            let answer = client.get(&url).send().await?;
+            Ok(answer.status().is_success().then_some(answer))
+        };
+        let mut events = until("the run", PATIENCE, open).await?;
+        let mut text = String::new();
+        while let Some(chunk) = events.chunk().await? {
+            text += &String::from_utf8_lossy(&chunk);
+            while let Some((event, rest)) = text.split_once("\n\n") {
+                let data = event.lines().find_map(|line| line.strip_prefix("data:")).unwrap_or("{}");
+                let run: Value = serde_json::from_str(data)?;
+                match run["run"]["state"].as_str() {
+                    Some("success") => return Ok(run),
+                    Some("failure" | "error" | "cancelled" | "blocked") => {
+                        return Err(format!("run {} did not succeed: {data}", self.runs).into());
+                    }
+                    _ => text = rest.to_owned(),
+                }
+            }
+        }
+        Err(format!("the events of run {} ended early", self.runs).into())
+    }
+}
+
+async fn by_hand(order: Order, processors: usize) -> Result<Duration, Failed> {
+    let at_once = match order {
+        Order::Sequence => 1,
+        Order::Independent => processors,
+    };
+    let script =
+        format!("seq {STEPS} | xargs -P {at_once} -I{{}} docker run --rm {IMAGE} /bin/sh -e -c true");
+    let begin = Instant::now();
+    let status = Command::new("sh").args(["-c", &script]).stdout(Stdio::null()).status().await?;
+    if !status.success() {
+        return Err(format!("`docker run` ended with {status}").into());
+    }
+    Ok(begin.elapsed())
+}
+
+/// Containers without anything around them.
+async fn bare(docker: &Docker, count: usize) -> Result<Vec<Duration>, Failed> {
+    let mut times = Vec::new();
+    for _ in 0..count {
+        let command = ["/bin/sh", "-e", "-c", "true"].map(str::to_owned).into();
+        let body =
+            ContainerCreateBody { image: Some(IMAGE.into()), cmd: Some(command), ..Default::default() };
+        let begin = Instant::now();
+        let id = docker.create_container(None, body).await?.id;
+        docker.start_container(&id, None::<StartContainerOptions>).await?;
+        while let Some(ended) = docker.wait_container(&id, None::<WaitContainerOptions>).next().await {
+            ended?;
+        }
+        times.push(begin.elapsed());
+        let force = RemoveContainerOptionsBuilder::new().force(true).build();
+        docker.remove_container(&id, Some(force)).await?;
+    }
+    Ok(times)
+}
