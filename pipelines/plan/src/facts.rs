@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use mergeyard_types::{CommitSha, RepoName, RunId, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::{event::EventKind, policy::Trust};
 
@@ -54,7 +55,7 @@ pub struct Repo {
     pub trust: Trust,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PipelineFacts {
     pub number: RunId,
     /// The run this one repeats.
@@ -83,7 +84,7 @@ pub struct PipelineFacts {
     pub cron: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
     pub sha: CommitSha,
     pub url: String,
@@ -105,7 +106,7 @@ pub struct Commit {
     pub prerelease: bool,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PullRequestFacts {
     pub number: u64,
     pub labels: Vec<String>,
