@@ -1,10 +1,13 @@
 //! The planner from outside: what a delivery says, what is decided about it, how a run
 //! goes on, and what no input may do.
 
+mod built;
 mod decide;
 mod event;
 mod run;
 mod untrusted;
+mod values;
+mod when;
 
 use mergeyard_plan::event::{Event, EventError};
 use serde_json::{Value, json};
