@@ -17,3 +17,4 @@ pub mod rules;
 pub mod run;
 pub mod service;
 pub mod spec;
+pub mod substitute;
