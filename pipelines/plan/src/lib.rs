@@ -25,6 +25,7 @@ pub mod service;
 pub mod settings;
 pub mod spec;
 mod steps;
+pub mod substitute;
 pub mod trust;
 mod uses;
 pub mod when;

@@ -4,7 +4,15 @@
 mod built;
 mod decide;
 mod event;
+mod findings;
+mod hostile;
+mod include;
+mod matrix;
+mod reading;
+mod render;
 mod run;
+mod schema;
+mod substitute;
 mod untrusted;
 mod values;
 mod when;
