@@ -6,6 +6,7 @@
 //! value, so every decision can be tested, printed and taken again.
 
 pub mod action;
+pub mod change;
 pub mod decide;
 pub mod effect;
 pub mod event;
