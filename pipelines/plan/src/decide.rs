@@ -81,6 +81,14 @@ pub struct PlannedRun {
     pub author: String,
     pub number: Option<u64>,
     pub supersede: bool,
+    /// Tells apart what may happen to one commit several times; part of the run's key.
+    pub occasion: String,
+    /// Of who caused it, at the forge.
+    pub account: Option<i64>,
+    /// From another repository: no secrets, no trusted cache.
+    pub fork: bool,
+    /// Why a person has to say yes before anything starts.
+    pub hold: Option<String>,
     pub workflows: Vec<PlannedWorkflow>,
 }
 
@@ -174,7 +182,7 @@ pub fn decide(
     published: &[Published],
 ) -> Decision {
     let (name, pipeline) = pipeline;
-    if !pipeline.when.event.contains(&change.event) {
+    if !pipeline.when.event.iter().any(|event| event == change.event.as_str()) {
         return Decision::Ignore(format!("pipeline `{name}` does not run on event `{}`", change.event));
     }
     if candidates.is_empty() {
@@ -205,7 +213,7 @@ pub fn decide(
         known_as: change.known_as.clone(),
         clone_url: change.repository.clone_url.clone(),
         source_url: change.repository.html_url.clone(),
-        event: change.event.clone(),
+        event: change.event.to_string(),
         branch: change.branch.clone(),
         commit: change.commit,
         hints: change.hints.clone(),
@@ -214,6 +222,10 @@ pub fn decide(
         author: change.author.clone(),
         number: change.number,
         supersede: change.policy.supersede,
+        occasion: change.occasion.clone(),
+        account: change.fork.as_ref().and_then(|fork| fork.accounts.first().copied()),
+        fork: change.fork.is_some(),
+        hold: None,
         workflows,
     }))
 }

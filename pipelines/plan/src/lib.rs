@@ -12,6 +12,7 @@ pub mod effect;
 pub mod event;
 pub mod facts;
 pub mod finding;
+pub mod gather;
 pub mod pipeline;
 pub mod policy;
 pub mod rules;
