@@ -4,7 +4,7 @@
 //! only the configuration, [`candidates`] the files at the commit, [`decide`] what the
 //! registry has already published.
 
-use mergeyard_types::{CommitSha, Digest, GitRef, ImageName, RepoName, Timestamp, TreeId, Version};
+use mergeyard_types::{CommitSha, Digest, GitRef, ImageName, RepoName, RunId, Timestamp, TreeId, Version};
 
 pub use crate::change::{Change, Identity, change};
 use crate::{
@@ -67,6 +67,8 @@ pub enum Decision {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedRun {
+    /// The id that the plan's variables were made with; `None` when nothing in it says one.
+    pub id: Option<RunId>,
     pub forge: Forge,
     pub repo: RepoName,
     pub known_as: RepoName,
@@ -83,12 +85,15 @@ pub struct PlannedRun {
     pub supersede: bool,
     /// Tells apart what may happen to one commit several times; part of the run's key.
     pub occasion: String,
-    /// Of who caused it, at the forge.
+    /// What is known about its pipeline and commit, for the `CI_PREV_…` of the run after it.
+    pub facts: serde_json::Value,
+    /// Who caused it, by the forge's number.
     pub account: Option<i64>,
-    /// From another repository: no secrets, no trusted cache.
+    /// A pull request from another repository.
     pub fork: bool,
-    /// Why a person has to say yes before anything starts.
+    /// Why nothing of it starts before a person says so.
     pub hold: Option<String>,
+    pub rerun_of: Option<RunId>,
     pub workflows: Vec<PlannedWorkflow>,
 }
 
@@ -208,6 +213,7 @@ pub fn decide(
         })
         .collect();
     Decision::Run(Box::new(PlannedRun {
+        id: None,
         forge: change.forge,
         repo: change.repository.name.clone(),
         known_as: change.known_as.clone(),
@@ -223,9 +229,11 @@ pub fn decide(
         number: change.number,
         supersede: change.policy.supersede,
         occasion: change.occasion.clone(),
+        facts: serde_json::json!({}),
         account: change.fork.as_ref().and_then(|fork| fork.accounts.first().copied()),
         fork: change.fork.is_some(),
         hold: None,
+        rerun_of: None,
         workflows,
     }))
 }
