@@ -25,6 +25,21 @@ pub struct Facts {
     pub inputs: BTreeMap<String, String>,
 }
 
+/// What is kept of a run for the `CI_PREV_…` of the run after it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    pub pipeline: PipelineFacts,
+    pub commit: Commit,
+}
+
+impl Facts {
+    /// Without the changed files, which nobody asks of a previous run and which may be many.
+    pub fn remembered(&self) -> Remembered {
+        let pipeline = PipelineFacts { files: None, ..self.pipeline.clone() };
+        Remembered { pipeline, commit: self.commit.clone() }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct System {
     pub name: String,

@@ -6,6 +6,7 @@
 //! value, so every decision can be tested, printed and taken again.
 
 pub mod action;
+pub mod change;
 pub mod decide;
 pub mod effect;
 pub mod environment;
@@ -14,6 +15,7 @@ mod explain;
 pub mod expression;
 pub mod facts;
 pub mod finding;
+pub mod gather;
 pub mod labels;
 pub mod outputs;
 pub mod pipeline;

@@ -90,7 +90,7 @@ enum Part {
 pub(crate) fn plan(context: &Context<'_>) -> Steps {
     let mut done = Steps::default();
     let entries = entries(context, &mut done.findings);
-    let needs = Order::new(&entries, context.file, &mut done.findings).needs();
+    let needs = Order::new(&entries).needs();
     for (entry, needs) in entries.iter().zip(needs) {
         let planned = context.planned(entry, needs, &mut done.findings);
         done.steps.push(planned);
@@ -117,20 +117,15 @@ fn entries<'a>(context: &Context<'a>, findings: &mut Vec<Finding>) -> Vec<Entry<
     let clones = workflow.clone.iter().filter(|_| !workflow.skip_clone).map(|step| (Part::Clone, step));
     let services = workflow.services.iter().map(|step| (Part::Service, step));
     let steps = workflow.steps.iter().map(|step| (Part::Step, step));
-    let mut names: HashMap<&str, At> = HashMap::new();
     for (part, step) in clones.chain(services).chain(steps) {
         let name = step.name.as_str();
-        let at = step.name.at;
-        if let Some(first) = names.insert(name, at) {
-            let message =
-                format!("there are two steps called `{name}`, the first in line {}; rename one", first.line);
-            findings.push(Finding::error(context.file, "step-duplicate", message).at(at.line, at.column));
-        }
-        findings.extend(trust::check(step, context.request.facts.repo.trust, context.file));
-        let answer = when::answer(&step.when, &context.circumstances()).unwrap_or_else(|(spanned, why)| {
-            findings.push(expression(context.file, spanned.at, &why));
-            Answer::Not { why }
-        });
+        let file = step.origin.as_deref().unwrap_or(context.file);
+        findings.extend(trust::check(step, context.request.facts.repo.trust, file));
+        let answer =
+            when::answer(&step.when, &context.circumstances(file)).unwrap_or_else(|(spanned, why)| {
+                findings.push(expression(file, spanned.at, &why));
+                Answer::Not { why }
+            });
         entries.push(match answer {
             Answer::Runs { on, why } => Entry { step: Some(step), name, part, runs: true, on, why },
             Answer::Not { why } => {
@@ -145,108 +140,26 @@ pub(crate) fn expression(file: &str, at: At, why: &str) -> Finding {
     Finding::error(file, "when-evaluate", format!("`evaluate`: {why}")).at(at.line, at.column)
 }
 
-/// Who waits for whom.
+/// Who waits for whom. The reader has refused names that are not there and steps that wait for
+/// each other.
 struct Order<'e, 'a> {
     entries: &'e [Entry<'a>],
-    position: HashMap<&'a str, usize>,
-    /// The names that were found, as positions; only in DAG mode.
+    /// What each entry names in `depends_on`; only in DAG mode.
     depends: Vec<Vec<usize>>,
     is_dag: bool,
 }
 
 impl<'e, 'a> Order<'e, 'a> {
-    fn new(entries: &'e [Entry<'a>], file: &str, findings: &mut Vec<Finding>) -> Self {
-        let position: HashMap<&str, usize> =
-            entries.iter().enumerate().map(|(at, entry)| (entry.name, at)).collect();
-        let is_dag = entries
-            .iter()
-            .filter(|entry| entry.part == Part::Step && entry.runs)
-            .any(|entry| entry.step.is_some_and(|step| step.depends_on.is_some()));
-        let mut order = Self { entries, position, depends: Vec::new(), is_dag };
-        order.depends = entries.iter().map(|entry| order.named(entry, file, findings)).collect();
-        if let Some(cycle) = order.cycle() {
-            let names: Vec<&str> = cycle.iter().map(|at| entries[*at].name).collect();
-            let at = entries[cycle[0]].step.map(|step| step.name.at).unwrap_or_default();
-            let message = format!(
-                "the steps wait for each other: {} → {}; remove one `depends_on`",
-                names.join(" → "),
-                names[0]
-            );
-            findings.push(Finding::error(file, "step-cycle", message).at(at.line, at.column));
-            // Nothing of this workflow runs; what is listed of it follows the file.
-            order.is_dag = false;
-        }
-        order
-    }
-
-    fn named(&self, entry: &Entry<'a>, file: &str, findings: &mut Vec<Finding>) -> Vec<usize> {
-        let needs =
-            entry.step.filter(|_| entry.part == Part::Step).and_then(|step| step.depends_on.as_deref());
-        let mut found = Vec::new();
-        for need in needs.unwrap_or_default() {
-            match self.position.get(need.name.as_str()) {
-                Some(at) => found.push(*at),
-                None if need.optional => {}
-                None => {
-                    let message = format!(
-                        "step `{}` depends on `{}`, and no step of this workflow is called so; it has {}",
-                        entry.name,
-                        need.name.value,
-                        self.entries
-                            .iter()
-                            .map(|entry| format!("`{}`", entry.name))
-                            .collect::<Vec<_>>()
-                            .join(", "),
-                    );
-                    let at = need.name.at;
-                    findings.push(Finding::error(file, "step-dependency", message).at(at.line, at.column));
-                }
-            }
-        }
-        found
-    }
-
-    /// A cycle, beginning with the step that comes first in the file. Walked without recursion,
-    /// because a file may chain as many steps as its limits allow.
-    fn cycle(&self) -> Option<Vec<usize>> {
-        #[derive(Clone, Copy, PartialEq)]
-        enum Seen {
-            No,
-            OnPath,
-            Done,
-        }
-        let mut seen = vec![Seen::No; self.entries.len()];
-        for start in 0..self.entries.len() {
-            if seen[start] != Seen::No {
-                continue;
-            }
-            seen[start] = Seen::OnPath;
-            let mut path: Vec<(usize, usize)> = vec![(start, 0)];
-            while let Some((at, next)) = path.last_mut() {
-                let Some(need) = self.depends[*at].get(*next).copied() else {
-                    seen[*at] = Seen::Done;
-                    path.pop();
-                    continue;
-                };
-                *next += 1;
-                match seen[need] {
-                    Seen::Done => {}
-                    Seen::No => {
-                        seen[need] = Seen::OnPath;
-                        path.push((need, 0));
-                    }
-                    Seen::OnPath => {
-                        let mut cycle: Vec<usize> =
-                            path.iter().map(|(at, _)| *at).skip_while(|at| *at != need).collect();
-                        let first =
-                            cycle.iter().enumerate().min_by_key(|(_, at)| **at).map_or(0, |(place, _)| place);
-                        cycle.rotate_left(first);
-                        return Some(cycle);
-                    }
-                }
-            }
-        }
-        None
+    fn new(entries: &'e [Entry<'a>]) -> Self {
+        let steps = || entries.iter().enumerate().filter(|(_, entry)| entry.part == Part::Step);
+        let position: HashMap<&str, usize> = steps().map(|(at, entry)| (entry.name, at)).collect();
+        let named = |entry: &Entry<'a>| entry.step.filter(|_| entry.part == Part::Step)?.depends_on.as_ref();
+        let is_dag = steps().any(|(_, entry)| entry.runs && named(entry).is_some());
+        let depends = |entry: &Entry<'a>| {
+            let needs = named(entry).into_iter().flatten();
+            needs.filter_map(|need| position.get(need.name.as_str()).copied()).collect()
+        };
+        Self { entries, depends: entries.iter().map(depends).collect(), is_dag }
     }
 
     /// For each entry the positions that have to end first.
@@ -290,49 +203,34 @@ impl<'e, 'a> Order<'e, 'a> {
         all
     }
 
-    /// `depends` without those that do not run: in their place stands what they depend on.
+    /// `depends` without those that do not run: in their place stands what they depend on. Walked
+    /// without recursion, because a file may chain as many steps as its limits allow.
     fn resolved(&self) -> Vec<BTreeSet<usize>> {
-        let mut resolved: Vec<Option<BTreeSet<usize>>> = vec![None; self.entries.len()];
-        if !self.is_dag {
-            return vec![BTreeSet::new(); self.entries.len()];
-        }
-        for start in 0..self.entries.len() {
-            let mut stack = vec![start];
-            while let Some(at) = stack.last().copied() {
-                let open = self.depends[at]
-                    .iter()
-                    .find(|need| !self.entries[**need].runs && resolved[**need].is_none());
-                if let Some(open) = open.filter(|_| resolved[at].is_none()) {
-                    stack.push(*open);
-                    continue;
-                }
-                stack.pop();
-                if resolved[at].is_none() {
-                    let mut needs = BTreeSet::new();
-                    for need in &self.depends[at] {
-                        match &resolved[*need] {
-                            Some(instead) if !self.entries[*need].runs => needs.extend(instead),
-                            _ => {
-                                needs.insert(*need);
-                            }
-                        }
-                    }
-                    resolved[at] = Some(needs);
+        let resolve = |at: usize| {
+            let mut needs = BTreeSet::new();
+            let mut seen = BTreeSet::new();
+            let mut open: Vec<usize> = self.depends[at].clone();
+            while let Some(need) = open.pop().filter(|_| self.is_dag) {
+                if self.entries[need].runs {
+                    needs.insert(need);
+                } else if seen.insert(need) {
+                    open.extend(&self.depends[need]);
                 }
             }
-        }
-        resolved.into_iter().map(Option::unwrap_or_default).collect()
+            needs
+        };
+        (0..self.entries.len()).map(resolve).collect()
     }
 }
 
 impl Context<'_> {
-    pub(crate) fn circumstances(&self) -> Circumstances<'_> {
-        Circumstances {
-            facts: self.request.facts,
-            variables: self.variables,
-            point: Some(self.point),
-            file: self.file,
-        }
+    fn circumstances<'c>(&'c self, file: &'c str) -> Circumstances<'c> {
+        Circumstances { facts: self.request.facts, variables: self.variables, point: Some(self.point), file }
+    }
+
+    /// Where a step's places are places of: an included file has its own.
+    fn file_of<'s>(&'s self, step: &'s Step) -> &'s str {
+        step.origin.as_deref().unwrap_or(self.file)
     }
 
     /// `src/<host>/<owner>/<repo>` below the base, or what the file says.
@@ -366,7 +264,7 @@ impl Context<'_> {
         }
         let (kind, action) = match (&step.uses, entry.part) {
             (Some(name), Part::Step) => {
-                let action = uses::action(self.request, self.file, step, name, entry.runs, findings);
+                let action = uses::action(self.request, self.file_of(step), step, name, entry.runs, findings);
                 // What is left out is never performed; its action only has to be something.
                 (StepKind::Action, action.unwrap_or_else(|| self.container(step, false)))
             }
@@ -585,7 +483,9 @@ fn check_outputs(
             };
             if let Some(why) = problem {
                 let message = format!("step `{}`: {why}", entry.name);
-                findings.push(Finding::error(context.file, "output", message).at(place.line, place.column));
+                findings.push(
+                    Finding::error(context.file_of(step), "output", message).at(place.line, place.column),
+                );
             }
         }
     }

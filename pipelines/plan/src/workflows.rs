@@ -15,8 +15,9 @@ use crate::{
     labels,
     rules::{ConcurrencyRule, RunsOn, WorkflowRules},
     secrets::SecretRule,
-    spec::{self, At, InputKind, Point, Status, Workflow},
+    spec::{self, At, InputKind, Limits, Point, Status, Workflow},
     steps::{self, Context, Steps},
+    substitute::substitute,
     when::{self, Answer, Circumstances},
 };
 
@@ -34,6 +35,17 @@ pub struct Request<'a> {
     pub gates: &'a Gates,
 }
 
+/// A pipeline file as the repository has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PipelineFile {
+    /// `.mergeyard/build.yml`.
+    pub path: String,
+    /// What is in it, or why that was not read.
+    pub content: Result<Vec<u8>, Finding>,
+    /// What it includes and the repository has, in the order of [`spec::includes`].
+    pub included: Vec<PipelineFile>,
+}
+
 /// A pipeline file, read at every point of its matrix.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Source {
@@ -48,13 +60,6 @@ pub struct SourcePoint {
     /// `None` when the findings say why there is none.
     pub workflow: Option<Workflow>,
     pub findings: Vec<Finding>,
-}
-
-/// Who reads a file. The reader of this crate is [`crate::spec`]; a test may play one.
-pub trait Reader {
-    fn points(&self, file: &str, text: &str) -> Result<Vec<Point>, Vec<Finding>>;
-    /// The workflow at one point, its text substituted with the variables.
-    fn workflow(&self, file: &str, text: &str, variables: &Variables) -> (Option<Workflow>, Vec<Finding>);
 }
 
 /// The gates that the default branch's files have, by the names of workflows and steps.
@@ -82,29 +87,58 @@ pub(crate) struct Whys {
 
 /// Reads all files. Variables of a file are those of the run, its own name and number, what a
 /// person gave to a manual run, and the point of its matrix.
-pub fn read(files: &[(String, String)], facts: &Facts, reader: &dyn Reader) -> Vec<Source> {
+pub fn read(files: &[PipelineFile], facts: &Facts, limits: &Limits) -> Vec<Source> {
     let of_run = environment::of_run(facts);
     let mut number = 0;
-    let mut sources: Vec<Source> = Vec::with_capacity(files.len());
-    for (file, text) in files {
-        let points = match reader.points(file, text) {
-            Ok(points) if points.is_empty() => vec![Point::new()],
-            Ok(points) => points,
+    let mut sources = Vec::with_capacity(files.len());
+    for file in files {
+        let text = file
+            .content
+            .as_ref()
+            .map_err(Finding::clone)
+            .and_then(|bytes| spec::text(&file.path, bytes, limits));
+        let points = text.map_err(|finding| vec![finding]).and_then(|text| {
+            let points = spec::matrix(&file.path, text, limits)?;
+            Ok((text, if points.is_empty() { vec![Point::new()] } else { points }))
+        });
+        let points = match points {
+            Ok((text, points)) => points
+                .into_iter()
+                .map(|point| {
+                    number += 1;
+                    let variables = variables(&of_run, facts, &name(&file.path), number, &point);
+                    let (workflow, findings) = match at_point(file, text, &variables, limits) {
+                        Ok(read) => (read.workflow, read.findings),
+                        Err(finding) => (None, vec![finding]),
+                    };
+                    SourcePoint { point, workflow, findings }
+                })
+                .collect(),
             Err(findings) => {
-                let none = SourcePoint { point: Point::new(), workflow: None, findings };
-                sources.push(Source { file: file.clone(), points: vec![none] });
-                continue;
+                number += 1;
+                vec![SourcePoint { point: Point::new(), workflow: None, findings }]
             }
         };
-        let read = |point: Point| {
-            number += 1;
-            let variables = variables(&of_run, facts, &name(file), number, &point);
-            let (workflow, findings) = reader.workflow(file, text, &variables);
-            SourcePoint { point, workflow, findings }
-        };
-        sources.push(Source { file: file.clone(), points: points.into_iter().map(read).collect() });
+        sources.push(Source { file: file.path.clone(), points });
     }
     sources
+}
+
+fn at_point(
+    file: &PipelineFile,
+    text: &str,
+    variables: &Variables,
+    limits: &Limits,
+) -> Result<spec::Read, Finding> {
+    let lookup = |name: &str| variables.get(name).cloned();
+    let mut included = Vec::with_capacity(file.included.len());
+    for part in &file.included {
+        let bytes = part.content.as_ref().map_err(Finding::clone)?;
+        included.push((&part.path, substitute(&part.path, spec::text(&part.path, bytes, limits)?, &lookup)?));
+    }
+    let included: Vec<spec::Included<'_>> =
+        included.iter().map(|(file, text)| spec::Included { file, text }).collect();
+    Ok(spec::read_with(&file.path, &substitute(&file.path, text, &lookup)?, &included, limits))
 }
 
 /// The workflow of a file: its name without folder, leading dot and extension.
