@@ -10,7 +10,9 @@ mod effects;
 mod fuse;
 mod leases;
 mod pages;
+mod remembered;
 mod runs;
+mod schedules;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -25,6 +27,7 @@ pub use fuse::Fuse;
 pub use leases::{Job, Lease, Pulse, ReportError};
 pub use pages::{ImageRow, RunPage, RunRow, StepRow, WorkflowRow};
 pub use runs::Created;
+pub use schedules::Due;
 
 use deliveries::Receiver;
 
