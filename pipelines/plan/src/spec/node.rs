@@ -11,7 +11,7 @@ use std::{
     fmt,
 };
 
-use granit_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
+use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span, Tag};
 
 use super::{
     At, Spanned,
@@ -82,7 +82,6 @@ pub(super) fn parse(
     limits: &Limits,
     findings: &mut Findings,
 ) -> Tree {
-    let end = end_of(text);
     let mut builder = Builder {
         file,
         limits,
@@ -120,11 +119,7 @@ pub(super) fn parse(
                 Ok(())
             }
             Ok((event, span)) => builder.take(event, &span),
-            Err(error) => {
-                let place = Place { file, at: at(error.marker()).min(end) };
-                let what = Quoted(error.info().trim_end_matches('.')).to_string();
-                Err((place, "yaml-syntax", format!("this is not YAML: {}", what.trim_matches('`'))))
-            }
+            Err(error) => Err(syntax(&error, file, text, limits)),
         };
         if let Err((place, code, message)) = step {
             builder.findings.error(place, code, message);
@@ -132,6 +127,20 @@ pub(super) fn parse(
         }
     }
     builder.tree()
+}
+
+/// The parser may put what is missing behind the last line, where nobody can look.
+fn syntax(error: &ScanError, file: usize, text: &str, limits: &Limits) -> Stop {
+    let last = text.lines().last().unwrap_or_default();
+    let end = At { line: text.lines().count().max(1), column: last.chars().count() + 1 };
+    let place = Place { file, at: at(error.marker()).min(end) };
+    match error.kind() {
+        ErrorKind::RecursionLimitExceeded => (place, "yaml-depth", too_deep(limits)),
+        _ => {
+            let what: String = error.info().chars().filter(|character| !character.is_control()).collect();
+            (place, "yaml-syntax", format!("this is not YAML: {}", what.trim_end_matches('.')))
+        }
+    }
 }
 
 fn options(limits: &Limits) -> granit_parser::Options {
@@ -194,7 +203,7 @@ impl Builder<'_, '_, '_> {
         let place = self.place(span);
         match event {
             Event::Scalar(text, style, anchor, tag) => {
-                self.check_tag(tag.as_deref(), place);
+                self.check_tag(tag.as_deref(), span);
                 if text.len() > self.limits.string_length {
                     let message = format!(
                         "this value is longer than {} bytes: move it into a file of the repository",
@@ -208,11 +217,11 @@ impl Builder<'_, '_, '_> {
                 self.end_node(node, anchor, false, Vec::new())
             }
             Event::SequenceStart(_, anchor, tag) => {
-                self.check_tag(tag.as_deref(), place);
+                self.check_tag(tag.as_deref(), span);
                 self.begin(place, anchor, Content::List(Vec::new()))
             }
             Event::MappingStart(_, anchor, tag) => {
-                self.check_tag(tag.as_deref(), place);
+                self.check_tag(tag.as_deref(), span);
                 self.begin(place, anchor, Content::Map { entries: Vec::new(), key: None })
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(),
@@ -335,13 +344,7 @@ impl Builder<'_, '_, '_> {
         merged
     }
 
-    fn end_node(
-        &mut self,
-        node: Node,
-        anchor: usize,
-        alias: bool,
-        aliases: Vec<bool>,
-    ) -> Result<(), Stop> {
+    fn end_node(&mut self, node: Node, anchor: usize, alias: bool, aliases: Vec<bool>) -> Result<(), Stop> {
         if anchor != 0 {
             self.spend(node.weight, node.place)?;
             self.anchors.insert(anchor, node.clone());
@@ -381,8 +384,7 @@ impl Builder<'_, '_, '_> {
         self.spent.nodes = self.spent.nodes.saturating_add(weight.nodes);
         self.spent.bytes = self.spent.bytes.saturating_add(weight.bytes);
         if self.frames.len() + weight.depth > self.limits.depth {
-            let message = format!("this is nested deeper than {} levels", self.limits.depth);
-            return Err((place, "yaml-depth", message));
+            return Err((place, "yaml-depth", too_deep(self.limits)));
         }
         if self.spent.nodes > self.limits.nodes || self.spent.bytes > self.limits.text_bytes {
             let message = format!(
@@ -395,11 +397,13 @@ impl Builder<'_, '_, '_> {
         Ok(())
     }
 
-    fn check_tag(&mut self, tag: Option<&Tag>, place: Place) {
+    fn check_tag(&mut self, tag: Option<&Tag>, span: &Span) {
         let Some(tag) = tag else { return };
+        let place = Place { file: self.file, at: at(&span.tag_start().unwrap_or(span.start)) };
         let core = ["str", "int", "float", "bool", "null", "seq", "map", "merge"];
         if !core.iter().any(|name| tag.is_yaml_core_schema_tag(name)) && !tag.original().eq("!") {
-            let message = format!("the tag {} means nothing here and is passed over", Quoted(&tag.original()));
+            let message =
+                format!("the tag {} means nothing here and is passed over", Quoted(&tag.original()));
             self.findings.warning(place, "yaml-tag", message);
         }
     }
@@ -451,7 +455,19 @@ impl Node {
 
     /// The value of a key. A key without a value is as good as absent.
     pub(super) fn get(&self, name: &str) -> Option<&Node> {
-        self.map().iter().find(|(key, _)| key.text == name).map(|(_, node)| node).filter(|node| !node.is_null())
+        self.map()
+            .iter()
+            .find(|(key, _)| key.text == name)
+            .map(|(_, node)| node)
+            .filter(|node| !node.is_null())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        match &self.kind {
+            Kind::List(nodes) => nodes.is_empty(),
+            Kind::Map(entries) => entries.is_empty(),
+            Kind::Scalar(_) => false,
+        }
     }
 
     pub(super) fn is_null(&self) -> bool {
@@ -522,12 +538,11 @@ impl<'a> Findings<'a> {
 
     /// In the order of the file: people repair from the top.
     pub(super) fn into_list(mut self) -> Vec<Finding> {
-        self.list.sort_by(|a, b| (&a.file != self.files[0], &a.file, a.line, a.column).cmp(&(
-            &b.file != self.files[0],
-            &b.file,
-            b.line,
-            b.column,
-        )));
+        let place = |finding: &Finding| {
+            let file = self.files.iter().position(|file| *file == finding.file);
+            (file, finding.line, finding.column)
+        };
+        self.list.sort_by_key(place);
         self.list
     }
 
@@ -557,10 +572,8 @@ fn at(marker: &Marker) -> At {
     At { line: marker.line().max(1), column: marker.col() + 1 }
 }
 
-/// The parser may put what is missing behind the last line.
-fn end_of(text: &str) -> At {
-    let last = text.lines().last().unwrap_or_default();
-    At { line: text.lines().count().max(1), column: last.chars().count() + 1 }
+fn too_deep(limits: &Limits) -> String {
+    format!("this is nested deeper than {} levels", limits.depth)
 }
 
 fn is_string(tag: Option<&Tag>) -> bool {
