@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use super::{
     At, Limits, Need, Step, Workflow,
+    findings::{Findings, Quoted},
     grammar::nearest,
-    node::{Findings, Place, Quoted},
+    node::Place,
 };
 
 pub(super) fn workflow(workflow: &Workflow, steps: Place, limits: &Limits, findings: &mut Findings) {

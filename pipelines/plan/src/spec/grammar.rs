@@ -9,7 +9,8 @@ use std::time::Duration;
 use globset::GlobBuilder;
 
 use super::{
-    node::{Findings, Kind, Node, Place, Quoted},
+    findings::{Findings, Quoted},
+    node::{Kind, Node, Place},
     scalar,
 };
 use crate::event::EventKind;

@@ -11,8 +11,10 @@ use serde_json::Value;
 use super::{
     Concurrency, Constraint, Input, InputKind, Limits, Need, OnFailure, PathConstraint, Probe, Ready,
     Spanned, Status, Step, When, Workflow, Workspace, check,
+    findings::{Findings, Quoted},
     grammar::{self, CLONE, SERVICE, STEP, Shape, Table, WORKFLOW},
-    node::{self, Findings, Key, Kind, Node, Place, Quoted, Tree},
+    node::{Key, Kind, Node, Place},
+    parse::{Tree, parse},
     scalar,
 };
 use crate::finding::Finding;
@@ -61,7 +63,7 @@ pub fn includes(text: &str) -> Vec<Spanned<String>> {
     }
     let limits = Limits::DEFAULT;
     let mut findings = Findings::new("", limits.findings);
-    let Tree { root, .. } = node::parse(0, text, &HashMap::new(), &limits, &mut findings);
+    let Tree { root, .. } = parse(0, text, &HashMap::new(), &limits, &mut findings);
     let mut files = root.as_ref().and_then(|root| root.get("include")).map(Node::texts).unwrap_or_default();
     files.truncate(limits.includes);
     files
@@ -84,11 +86,11 @@ pub fn read_with(file: &str, text: &str, included: &[Included], limits: &Limits)
     let mut fragments = Vec::new();
     for (number, part) in included.iter().take(limits.includes).enumerate() {
         findings.files.push(part.file);
-        let tree = node::parse(number + 1, part.text, &anchors, limits, &mut findings);
+        let tree = parse(number + 1, part.text, &anchors, limits, &mut findings);
         anchors.extend(tree.anchors);
         fragments.extend(tree.root);
     }
-    let root = node::parse(0, text, &anchors, limits, &mut findings).root;
+    let root = parse(0, text, &anchors, limits, &mut findings).root;
     let Some(root) = root.filter(|root| !root.is_null()) else {
         if !findings.any_error() {
             let message = "the file is empty: it needs `steps`";
@@ -405,7 +407,7 @@ impl Reader<'_, '_> {
             Kind::Map(_) => node.get("limit").and_then(whole),
             _ => whole(node),
         };
-        if limit.is_none() {
+        if matches!(node.kind, Kind::Map(_)) && node.get("limit").is_none() {
             let message = "`concurrency` limits nothing without a `limit`, such as 1";
             self.findings.warning(node.place, "pipeline-concurrency", message);
         }

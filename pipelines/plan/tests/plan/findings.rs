@@ -100,7 +100,7 @@ fn the_same_key_twice() {
 fn a_merge_key_takes_a_mapping() {
     one(
         "x-a: &a [1]\nsteps: {a: {image: x, <<: *a}}\n",
-        "1:9 error yaml-merge",
+        "1:10 error yaml-merge",
         "`<<` takes the keys of a mapping",
     );
 }
