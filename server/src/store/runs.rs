@@ -19,9 +19,18 @@ pub enum Created {
     Run(RunId),
     /// The same commit and event started that run before.
     Already(RunId),
+    /// Another run took the id that the plan was made with; nothing was written, and the plan has
+    /// to be made again.
+    Overtaken,
 }
 
 impl Store {
+    /// The id that the next run will have, unless another comes first.
+    pub async fn next_run(&self) -> Result<RunId, StoreError> {
+        let row = sqlx::query("SELECT coalesce(max(id), 0) + 1 FROM runs").fetch_one(&self.reader).await?;
+        Ok(RunId(row.try_get(0)?))
+    }
+
     /// Writes a planned run, what it announces and its delivery's verdict, in one
     /// transaction. A replay is a new run; otherwise one commit and event start one.
     pub async fn create_run(
@@ -34,6 +43,7 @@ impl Store {
     ) -> Result<Created, StoreError> {
         let mut tx = self.begin().await?;
         let created = match tx.insert_run(delivery, replays, plan, now).await? {
+            Some(run) if plan.id.is_some_and(|planned| planned != run) => return Ok(Created::Overtaken),
             Some(run) => {
                 tx.remember(repository).await?;
                 tx.supersede(run, replays, plan, now).await?;
@@ -44,6 +54,7 @@ impl Store {
         let (run, verdict) = match created {
             Created::Run(run) => (run, format!("started run {run}")),
             Created::Already(run) => (run, format!("run {run} was already started for this commit")),
+            Created::Overtaken => return Ok(created),
         };
         sqlx::query("UPDATE deliveries SET state = ?, verdict = ?, run = ? WHERE guid = ?")
             .bind(DeliveryState::Done.as_str())
