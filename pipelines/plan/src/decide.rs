@@ -4,7 +4,7 @@
 //! only the configuration, [`candidates`] the files at the commit, [`decide`] what the
 //! registry has already published.
 
-use mergeyard_types::{CommitSha, Digest, GitRef, ImageName, RepoName, Timestamp, TreeId, Version};
+use mergeyard_types::{CommitSha, Digest, GitRef, ImageName, RepoName, RunId, Timestamp, TreeId, Version};
 
 use crate::{
     action::{Action, ImageAction},
@@ -98,6 +98,8 @@ pub enum Decision {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedRun {
+    /// The id that the plan's variables were made with; `None` when nothing in it says one.
+    pub id: Option<RunId>,
     pub forge: Forge,
     pub repo: RepoName,
     pub known_as: RepoName,
@@ -112,6 +114,15 @@ pub struct PlannedRun {
     pub author: String,
     pub number: Option<u64>,
     pub supersede: bool,
+    /// What is known about its pipeline and commit, for the `CI_PREV_…` of the run after it.
+    pub facts: serde_json::Value,
+    /// Who caused it, by the forge's number.
+    pub account: Option<i64>,
+    /// A pull request from another repository.
+    pub fork: bool,
+    /// Why nothing of it starts before a person says so.
+    pub hold: Option<String>,
+    pub rerun_of: Option<RunId>,
     pub workflows: Vec<PlannedWorkflow>,
 }
 
@@ -333,6 +344,7 @@ pub fn decide(
         })
         .collect();
     Decision::Run(Box::new(PlannedRun {
+        id: None,
         forge: change.forge,
         repo: change.repository.name.clone(),
         known_as: change.known_as.clone(),
@@ -347,6 +359,11 @@ pub fn decide(
         author: change.author.clone(),
         number: change.number,
         supersede: change.policy.supersede,
+        facts: serde_json::json!({}),
+        account: None,
+        fork: false,
+        hold: None,
+        rerun_of: None,
         workflows,
     }))
 }

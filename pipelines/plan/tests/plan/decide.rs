@@ -144,6 +144,7 @@ fn a_plan_leaves_no_choice_open() {
     let mut folder = folder("backend", SPEC);
     folder.tree = tree(7);
     let expected = PlannedRun {
+        id: None,
         forge: Forge::Github,
         repo: "acme/clock".parse().unwrap(),
         known_as: "acme/clock".parse().unwrap(),
@@ -158,6 +159,11 @@ fn a_plan_leaves_no_choice_open() {
         author: "ada".to_owned(),
         number: Some(7),
         supersede: true,
+        facts: serde_json::json!({}),
+        account: None,
+        fork: false,
+        hold: None,
+        rerun_of: None,
         workflows: vec![PlannedWorkflow {
             name: "image".to_owned(),
             axis: Some("backend".to_owned()),

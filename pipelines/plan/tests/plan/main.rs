@@ -3,6 +3,8 @@
 
 mod decide;
 mod event;
+mod flow;
+mod rerun;
 mod run;
 mod untrusted;
 
