@@ -145,10 +145,18 @@ async fn decide(yard: &Yard, claimed: &Claimed) -> Result<(), Fault> {
         Decision::Run(plan) => {
             let created =
                 yard.store.create_run(&claimed.id, claimed.replays, &change.repository, &plan, now).await?;
-            if let Created::Run(run) = created {
-                info!(delivery = %claimed.id, %run, repo = %plan.repo, commit = %plan.commit, "started a run");
+            match created {
+                Created::Run(run) => {
+                    info!(delivery = %claimed.id, %run, repo = %plan.repo, commit = %plan.commit, "started a run");
+                    Ok(())
+                }
+                Created::Already(_) => Ok(()),
+                Created::Overtaken => Err(Fault {
+                    why: "another run took its number while it was planned".to_owned(),
+                    passing: true,
+                    tell: None,
+                }),
             }
-            Ok(())
         }
     }
 }

@@ -9,7 +9,9 @@ mod deliveries;
 mod effects;
 mod fuse;
 mod leases;
+mod new_runs;
 mod pages;
+mod reruns;
 mod runs;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -23,8 +25,10 @@ pub use deliveries::{Claimed, Delivery, DeliveryRow, DeliveryState, Receipt, Rec
 pub use effects::{EffectRow, Pending};
 pub use fuse::Fuse;
 pub use leases::{Job, Lease, Pulse, ReportError};
+pub use new_runs::Created;
 pub use pages::{ImageRow, RunPage, RunRow, StepRow, WorkflowRow};
-pub use runs::Created;
+pub use reruns::Repeated;
+pub use runs::Answered;
 
 use deliveries::Receiver;
 

@@ -83,7 +83,7 @@ impl Run {
         if self.cancel.is_some() || workflow.has_begun() || is_over {
             return Entry::Open;
         }
-        if let Some(Approval { gate, .. }) = self.open_question(Scope::Run) {
+        if let Some(Approval { gate, answer: None, .. }) = self.approval(Scope::Run) {
             return Entry::Blocked(format!("{gate}: mergeyard approve {}", self.id));
         }
         let needed = self.needed_by(workflow);
@@ -112,10 +112,6 @@ impl Run {
                 && !(other.decided && other.state == State::Skipped)
         };
         self.workflows.iter().filter(is_needed).collect()
-    }
-
-    fn open_question(&self, scope: Scope) -> Option<&Approval> {
-        self.approvals.iter().find(|approval| approval.scope == scope && approval.answer.is_none())
     }
 
     /// Some failures end the run.
@@ -154,19 +150,24 @@ impl Run {
         self.workflows.iter().flat_map(|workflow| &workflow.steps)
     }
 
-    /// A question whose subject has ended needs no answer.
+    /// A question whose subject has ended needs no answer. That a run as a whole was never allowed
+    /// is remembered, because another run of the same commit must not start without it.
     fn withdraw_questions(&mut self) {
-        let Self { workflows, approvals, .. } = self;
-        approvals.retain(|approval| {
-            approval.answer.is_some()
-                || match approval.scope {
-                    Scope::Run => workflows.iter().any(|workflow| !workflow.state.is_final()),
-                    Scope::Workflow(id) => workflows.iter().any(|w| w.id == id && !w.state.is_final()),
-                    Scope::Step(id) => workflows
-                        .iter()
-                        .flat_map(|workflow| &workflow.steps)
-                        .any(|step| step.id == id && !step.state.is_final()),
-                }
+        let Self { workflows, approvals, cancel, .. } = self;
+        let lives = |scope: Scope| {
+            workflows.iter().any(|workflow| match scope {
+                Scope::Run => !workflow.state.is_final(),
+                Scope::Workflow(id) => workflow.id == id && !workflow.state.is_final(),
+                Scope::Step(id) => workflow.steps.iter().any(|step| step.id == id && !step.state.is_final()),
+            })
+        };
+        approvals.retain_mut(|approval| {
+            let ended = approval.answer.is_none() && !lives(approval.scope);
+            if ended && approval.scope == Scope::Run {
+                let who = cancel.clone().unwrap_or_else(|| "nobody, and the run is over".to_owned());
+                approval.answer = Some(Answer { approved: false, who });
+            }
+            !ended || approval.scope == Scope::Run
         });
     }
 }
@@ -240,10 +241,11 @@ impl Workflow {
         let step = &mut self.steps[at];
         match ask(approvals, run, Scope::Step(step.id), step.rules.gate.as_deref()) {
             Gate::Open => {
-                (step.state, step.ready) = (State::Queued, true);
-                if step.started.is_none() {
+                // What is ready already may say which other step of its kind it waits for.
+                if step.started.is_none() && !step.ready {
                     step.why = None;
                 }
+                (step.state, step.ready) = (State::Queued, true);
             }
             Gate::Shut(why) => (step.state, step.ready, step.why) = (State::Blocked, false, Some(why)),
             Gate::Refused(why) => step.end(State::Cancelled, Some(why), now),

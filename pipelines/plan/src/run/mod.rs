@@ -25,7 +25,7 @@ use crate::{
 };
 
 pub use flow::WAITS_FOR_A_PLACE;
-pub use rerun::{Rerun, kept};
+pub use rerun::{Rerun, kept, renumber};
 
 /// A step whose server died this often while running it is suspected of killing it, and
 /// is not run again: one poisonous step must not keep the yard from working.
@@ -192,6 +192,10 @@ impl Run {
 
     pub fn step(&self, id: StepId) -> Option<&Step> {
         self.workflows.iter().flat_map(|workflow| &workflow.steps).find(|step| step.id == id)
+    }
+
+    pub fn approval(&self, scope: Scope) -> Option<&Approval> {
+        self.approvals.iter().find(|approval| approval.scope == scope)
     }
 
     /// The workflow a step belongs to.
