@@ -4,6 +4,7 @@
 //! [`inbox`] decides it, [`steps`] does it, [`outbox`] tells about it. [`yard`] holds what
 //! they share, [`workers`] keep them going; [`serve`] puts a server together and takes it apart.
 
+pub mod asked;
 mod audit;
 pub mod changes;
 pub mod cli;
@@ -23,6 +24,7 @@ pub mod payload;
 mod remote;
 pub mod retention;
 pub mod sample;
+pub mod schedules;
 pub mod serve;
 pub mod steps;
 pub mod store;

@@ -6,25 +6,28 @@
 
 mod raw;
 mod registry;
+mod repo;
 mod source;
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use mergeyard_plan::policy::{Policies, Policy};
+use mergeyard_plan::policy::Policies;
 use mergeyard_types::{RegistryHost, RepoName, Secret, Timestamp};
 use url::Url;
 
 pub use registry::{Embedded, Registry, RegistryAlone};
+pub use repo::Schedule;
 pub use source::ConfigError;
 
 use crate::store::Source;
 use mergeyard_run::engine::BuildSecret;
 pub use raw::BuildNetwork;
-use raw::{RawConfig, RawRepo, RawSecret};
+use raw::{RawConfig, RawPipelines, RawSecret};
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -91,6 +94,42 @@ pub struct Rules {
     pub secrets: Vec<WebhookSecret>,
     /// What builds may read, beside the policies one for one.
     pub build_secrets: Vec<Vec<BuildSecret>>,
+    pub schedules: Vec<Schedule>,
+    pub pipelines: Pipelines,
+}
+
+/// What this server's runner offers to pipelines.
+#[derive(Debug, Clone)]
+pub struct Pipelines {
+    /// Points of one file's matrix: past this it is a mistake, or an attack.
+    pub matrix_limit: usize,
+    /// What workflows may ask for with `labels`.
+    pub labels: BTreeMap<String, String>,
+    /// `linux/amd64`.
+    pub platform: String,
+}
+
+impl Default for Pipelines {
+    fn default() -> Self {
+        Self::of(RawPipelines::default())
+    }
+}
+
+impl Pipelines {
+    fn of(raw: RawPipelines) -> Self {
+        let RawPipelines { matrix_limit, labels, platform } = raw;
+        Self { matrix_limit, labels, platform: platform.unwrap_or_else(this_platform) }
+    }
+}
+
+/// By the words of container images.
+fn this_platform() -> String {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!("{}/{arch}", std::env::consts::OS)
 }
 
 #[derive(Debug, Clone)]
@@ -180,7 +219,17 @@ impl Config {
     }
 
     fn check(raw: RawConfig, folder: &Path) -> Result<Self, ConfigError> {
-        let RawConfig { data_dir, http, github, git, engine, registry, deliveries, repo } = raw;
+        let RawConfig {
+            data_dir,
+            http,
+            github,
+            git,
+            engine,
+            registry,
+            deliveries,
+            pipelines,
+            repo: repositories,
+        } = raw;
         let path = |path: PathBuf| folder.join(path);
         let secret = |key: &str, raw: RawSecret| raw.reveal(key, folder);
         let has_public_url = http.public_url.is_some();
@@ -219,7 +268,8 @@ impl Config {
         }
         let mut policies = Policies::default();
         let mut build_secrets = Vec::new();
-        for (at, raw) in repo.into_iter().enumerate() {
+        let mut schedules = Vec::new();
+        for (at, raw) in repositories.into_iter().enumerate() {
             let key = format!("repo[{at}].webhook_secret");
             if let Some(raw) = raw.webhook_secret.clone() {
                 let value = strong(&key, secret(&key, raw)?)?;
@@ -231,7 +281,8 @@ impl Config {
                 own.push(BuildSecret { id, value });
             }
             build_secrets.push(own);
-            policies.0.push(policy(at, raw)?);
+            policies.0.push(repo::policy(at, &raw)?);
+            schedules.extend(repo::schedules(at, &raw)?);
         }
         if secrets.is_empty() {
             return Err(ConfigError::NoSecret);
@@ -270,7 +321,7 @@ impl Config {
             deliveries: Deliveries {
                 keep: Duration::from_secs(deliveries.keep_days.saturating_mul(24 * 3600)),
             },
-            rules: Rules { policies, secrets, build_secrets },
+            rules: Rules { policies, secrets, build_secrets, schedules, pipelines: Pipelines::of(pipelines) },
         })
     }
 }
@@ -283,14 +334,4 @@ fn strong(key: &str, secret: Secret) -> Result<Secret, ConfigError> {
         return Err(ConfigError::value(key, &why));
     }
     Ok(secret)
-}
-
-fn policy(at: usize, raw: RawRepo) -> Result<Policy, ConfigError> {
-    let RawRepo { name, branches, clone_url, id, supersede, .. } = raw;
-    let mut policy = Policy::new(&name, &branches)
-        .map_err(|error| ConfigError::value(&format!("repo[{at}]"), &error.to_string()))?;
-    policy.id = id;
-    policy.clone_url = clone_url;
-    policy.supersede = supersede;
-    Ok(policy)
 }

@@ -22,6 +22,7 @@ pub(super) struct RawConfig {
     pub(super) engine: RawEngine,
     pub(super) registry: RawRegistry,
     pub(super) deliveries: RawDeliveries,
+    pub(super) pipelines: RawPipelines,
     pub(super) repo: Vec<RawRepo>,
 }
 
@@ -35,6 +36,7 @@ impl Default for RawConfig {
             engine: RawEngine::default(),
             registry: RawRegistry::default(),
             deliveries: RawDeliveries::default(),
+            pipelines: RawPipelines::default(),
             repo: Vec::new(),
         }
     }
@@ -230,16 +232,44 @@ pub(super) struct RawRepo {
     pub(super) build_secrets: BTreeMap<String, RawSecret>,
     #[serde(default = "yes")]
     pub(super) supersede: bool,
-    // Rights that a repository may be granted. Nothing in this version needs one, so their
-    // form is checked and they change nothing.
-    #[serde(default, rename = "trusted")]
-    _trusted: Vec<String>,
+    #[serde(default)]
+    pub(super) trusted: Vec<String>,
+    #[serde(default)]
+    pub(super) events: Vec<String>,
+    pub(super) forks: Option<String>,
+    #[serde(default)]
+    pub(super) cron: Vec<RawCron>,
+    // Machines to deploy to. Nothing in this version does, so their form is checked and they
+    // change nothing.
     #[serde(default, rename = "targets")]
     _targets: Vec<String>,
 }
 
 fn yes() -> bool {
     true
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCron {
+    pub(super) name: String,
+    pub(super) schedule: String,
+    pub(super) branch: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawPipelines {
+    #[serde(deserialize_with = "number")]
+    pub(super) matrix_limit: usize,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) platform: Option<String>,
+}
+
+impl Default for RawPipelines {
+    fn default() -> Self {
+        Self { matrix_limit: 100, labels: BTreeMap::new(), platform: None }
+    }
 }
 
 /// What a build's `RUN` lines may reach.

@@ -12,7 +12,9 @@ mod leases;
 mod new_runs;
 mod pages;
 mod reruns;
+mod remembered;
 mod runs;
+mod schedules;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -29,6 +31,7 @@ pub use new_runs::Created;
 pub use pages::{ImageRow, RunPage, RunRow, StepRow, WorkflowRow};
 pub use reruns::Repeated;
 pub use runs::Answered;
+pub use schedules::Due;
 
 use deliveries::Receiver;
 

@@ -102,6 +102,7 @@ impl Tx {
             author,
             number,
             supersede: _,
+            occasion: _,
             facts,
             account,
             fork,
@@ -274,6 +275,9 @@ impl Tx {
 }
 
 fn key(plan: &PlannedRun, replays: u32) -> String {
-    let key = format!("{}/{}/{}", plan.repo.as_str().to_ascii_lowercase(), plan.commit, plan.event);
+    let mut key = format!("{}/{}/{}", plan.repo.as_str().to_ascii_lowercase(), plan.commit, plan.event);
+    if !plan.occasion.is_empty() {
+        key = format!("{key}/{}", plan.occasion);
+    }
     if replays == 0 { key } else { format!("{key}/replay-{replays}") }
 }

@@ -292,7 +292,7 @@ pub(super) fn forge_word(forge: Forge) -> &'static str {
     }
 }
 
-fn forge(row: &SqliteRow) -> Result<Forge, StoreError> {
+pub(super) fn forge(row: &SqliteRow) -> Result<Forge, StoreError> {
     let text: String = row.try_get("forge")?;
     [Forge::Github, Forge::Git]
         .into_iter()
