@@ -269,7 +269,7 @@ impl Tx {
             .fetch_all(&mut *self.inner)
             .await?;
         for row in workflows {
-            let WorkflowRow { id, name, axis, state, why, steps: _ } = workflow_row(&row)?;
+            let WorkflowRow { id, name, axis, state, why, steps: _, rules: _ } = workflow_row(&row)?;
             run.workflows.push(Workflow { id, name, axis, state, why, steps: Vec::new() });
         }
         let steps = sqlx::query("SELECT * FROM steps WHERE run = ? ORDER BY id")
@@ -374,7 +374,7 @@ fn forge(row: &SqliteRow) -> Result<Forge, StoreError> {
 }
 
 fn step(row: &SqliteRow) -> Result<Step, StoreError> {
-    let StepRow { id, name, state, why, attempt, not_before, started, finished, outputs, run: _, action: _ } =
+    let StepRow { id, name, state, why, attempt, not_before, started, finished, outputs, run: _, action: _, rules: _, up: _ } =
         step_row(row)?;
     Ok(Step {
         id,

@@ -60,6 +60,8 @@ struct Inner {
     max_bytes: u64,
     bytes: AtomicU64,
     cut: AtomicBool,
+    /// Lines of the program that are not said again.
+    skip: AtomicU64,
     stdout: Mutex<Framer>,
     stderr: Mutex<Framer>,
 }
@@ -75,8 +77,15 @@ impl LogSink {
             max_bytes,
             bytes: AtomicU64::new(0),
             cut: AtomicBool::new(false),
+            skip: AtomicU64::new(0),
         };
         (LogSink { inner: Arc::new(inner) }, receiver)
+    }
+
+    /// Drops the next `lines` lines of the program, because they are kept already: what a
+    /// container said so far is said again by the engine. They count for the cap, as they did.
+    pub fn skip(&self, lines: u64) {
+        self.inner.skip.store(lines, Ordering::Relaxed);
     }
 
     /// `text` with every secret this log knows masked, for the messages that leave by other ways.
@@ -128,7 +137,12 @@ impl LogSink {
     async fn send_raw(&self, stream: Stream, lines: Vec<String>) {
         for text in lines {
             let size = text.len() as u64 + 1;
-            if self.inner.bytes.fetch_add(size, Ordering::Relaxed) + size <= self.inner.max_bytes {
+            let fits = self.inner.bytes.fetch_add(size, Ordering::Relaxed) + size <= self.inner.max_bytes;
+            let less = |skip: u64| skip.checked_sub(1);
+            if self.inner.skip.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() {
+                continue;
+            }
+            if fits {
                 self.send(stream, text).await;
             } else if !self.inner.cut.swap(true, Ordering::Relaxed) {
                 let mib = self.inner.max_bytes as f64 / (1024.0 * 1024.0);
@@ -298,6 +312,21 @@ mod tests {
         assert_eq!(lines.iter().filter(|(s, _)| *s == Stream::Stdout).count(), 2);
         assert_eq!(lines.iter().filter(|(_, t)| t.contains("log cut here")).count(), 1);
         assert_eq!(lines.last().unwrap().1, "still heard");
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_already_is_not_said_again_and_counts_for_the_cap() {
+        let (log, lines) = LogSink::channel(Masker::default(), 10);
+        log.skip(3);
+        log.note("found again").await;
+        log.raw(Stream::Stdout, b"1\n2\n").await;
+        log.raw(Stream::Stderr, b"3\n4\n").await;
+        log.raw(Stream::Stdout, b"5\n6\n").await;
+        drop(log);
+        let lines = all(lines).await;
+        assert_eq!(lines[0].1, "found again");
+        assert_eq!(lines[1..3], [(Stream::Stderr, "4".to_owned()), (Stream::Stdout, "5".to_owned())]);
+        assert!(lines[3].1.contains("log cut here"), "{lines:?}");
     }
 
     #[tokio::test]
