@@ -160,7 +160,8 @@ impl Writer {
         let mut writer =
             Self { log: Arc::default(), state, text, base: base.to_owned(), sealed: None, framed: Vec::new() };
         writer.text.set_len(log.text.len() as u64)?;
-        if let Some(end) = log.chunks.last().map(Chunk::end) {
+        let end = log.chunks.last().map_or(0, Chunk::end);
+        if size_of(&sealed(base))? > end {
             writer.sealed()?.set_len(end)?;
         }
         writer.log = Arc::new(RwLock::new(log));
@@ -262,18 +263,24 @@ fn seal_all(base: &Path) -> io::Result<()> {
     let unfinished = base.with_extension("zst-unfinished");
     let mut out = File::create(&unfinished)?;
     let mut source = BufReader::new(File::open(text_file(base))?);
-    let (mut text, mut before, mut at) = (Vec::new(), 0, 0);
+    let (mut text, mut state, mut at) = (Vec::new(), State::default(), 0);
     loop {
+        if text.is_empty() {
+            state.write_mark(&mut text);
+        }
         let read = source.by_ref().take(CHUNK as u64).read_until(b'\n', &mut text)?;
         if read == 0 {
             text.truncate(line::untorn(&text).len());
         }
-        if !text.is_empty() && (read == 0 || text.len() >= CHUNK && text.ends_with(b"\n")) {
-            let lines = line::numbered(&text, 0).count();
-            let lines = u32::try_from(lines).map_err(io::Error::other)?;
-            let (bytes, chunk) = Chunk::seal(&text, before, lines, at)?;
-            out.write_all(&bytes)?;
-            (before, at) = (chunk.last(), chunk.end());
+        if read == 0 || text.len() >= CHUNK && text.ends_with(b"\n") {
+            let behind = State::behind(&text);
+            let lines = u32::try_from(behind.lines - state.lines).map_err(io::Error::other)?;
+            if lines > 0 {
+                let (bytes, chunk) = Chunk::seal(&text, state.lines, lines, at)?;
+                out.write_all(&bytes)?;
+                at = chunk.end();
+            }
+            state = behind;
             text.clear();
         }
         if read == 0 {

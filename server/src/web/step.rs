@@ -89,7 +89,7 @@ struct StepPage {
     /// The line that was asked for or found.
     here: Option<u64>,
     search: Option<Search>,
-    /// Whether the script may go on where the window ends.
+    /// Whether more may be said.
     live: bool,
 }
 
@@ -199,14 +199,13 @@ pub(super) async fn step(
         Some(number) => log.around(number.min(log.size().await?.lines).max(1), LINES).await?,
         None => log.tail(LINES).await?,
     };
-    let is_live = !step.state.is_final() && !window.has_later();
     page(&StepPage {
         shell: Shell::new(pages, "runs"),
         badge: Badge::of(step.state),
         size: log.size().await?,
         lines: window.shown(base(&step), needle.as_ref()),
         here: here.map(|line| line.min(window.last())),
-        live: is_live,
+        live: !step.state.is_final(),
         run,
         workflow,
         step,
