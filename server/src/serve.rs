@@ -118,6 +118,7 @@ impl Server {
                 public_url: yard.settings.public_url.to_string(),
             }),
             registry: place.registry.clone(),
+            closing: closing.clone(),
         };
         let app = http::router(yard.clone(), pages);
         let tls = match &config.http.tls {
@@ -263,6 +264,7 @@ fn yard(
             keep_bodies: config.deliveries.keep,
             reconcile_every: config.github.reconcile_every,
             parallel_steps: config.engine.parallel,
+            log_bytes: config.engine.log_bytes,
         },
         wake: Wake::default(),
         changes: Default::default(),

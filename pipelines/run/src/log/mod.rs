@@ -142,10 +142,12 @@ impl LogSink {
     async fn send_raw(&self, at: Timestamp, stream: Stream, lines: Vec<String>) {
         for text in lines {
             let size = text.len() as u64 + 1;
-            if self.inner.bytes.fetch_add(size, Ordering::Relaxed) + size <= self.inner.max_bytes {
-                if self.is_kept_already() {
-                    continue;
-                }
+            let fits = self.inner.bytes.fetch_add(size, Ordering::Relaxed) + size <= self.inner.max_bytes;
+            // It counted for the cap then, and counts for it again.
+            if self.is_kept_already() {
+                continue;
+            }
+            if fits {
                 self.send(at, stream, text).await;
             } else if !self.inner.cut.swap(true, Ordering::Relaxed) {
                 let mib = self.inner.max_bytes as f64 / (1024.0 * 1024.0);
