@@ -11,6 +11,7 @@ pub mod effect;
 pub mod event;
 pub mod facts;
 pub mod finding;
+pub mod package_list;
 pub mod pipeline;
 pub mod policy;
 pub mod rules;

@@ -35,6 +35,7 @@ use tokio::sync::Semaphore;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::{
+    api::problem::Problem,
     changes::Changes,
     clock::Clock,
     logs::Logs,
@@ -93,6 +94,14 @@ pub fn router(pages: Pages) -> Router {
         .layer(header(REFERRER_POLICY, "same-origin"))
         .layer(SetResponseHeaderLayer::if_not_present(CACHE_CONTROL, HeaderValue::from_static("no-cache")))
         .with_state(Site { pages, streams: Arc::new(Semaphore::new(MOST_STREAMS)) })
+}
+
+/// What the API's document says of the two streams.
+pub(crate) fn streams() -> utoipa::openapi::OpenApi {
+    #[derive(utoipa::OpenApi)]
+    #[openapi(paths(live::run_events, live::step_log))]
+    struct Streams;
+    <Streams as utoipa::OpenApi>::openapi()
 }
 
 fn header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {
@@ -195,7 +204,7 @@ impl IntoResponse for Answer {
     }
 }
 
-/// The same for programs: `{"error"}`.
+/// The same for programs.
 struct ApiAnswer(Answer);
 
 impl<E: Into<Answer>> From<E> for ApiAnswer {
@@ -206,8 +215,8 @@ impl<E: Into<Answer>> From<E> for ApiAnswer {
 
 impl IntoResponse for ApiAnswer {
     fn into_response(self) -> Response {
-        let body = axum::Json(serde_json::json!({ "error": self.0.to_string() }));
-        self.0.with_cause(body.into_response())
+        let problem = Problem::new(self.0.status(), self.0.to_string());
+        self.0.with_cause(problem.into_response())
     }
 }
 
