@@ -9,5 +9,7 @@ mod github;
 mod real;
 mod receive;
 mod sample;
+mod secrets;
 mod store;
+mod tokens;
 mod web;

@@ -300,7 +300,7 @@ mod tests {
             assert!(!findings[0].message.contains(['\0', '\u{202e}']), "{entry}");
             let json = serde_json::json!({ "packages": ["httpd", entry] }).to_string();
             let findings = PackageList::from_json("packages.json", json.as_bytes()).expect_err(entry);
-            assert_eq!((findings[0].line, findings[0].column), (1, 23), "{entry}");
+            assert_eq!((findings[0].line, findings[0].column), (1, 22), "{entry}");
         }
     }
 
