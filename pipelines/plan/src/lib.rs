@@ -18,3 +18,4 @@ pub mod rules;
 pub mod run;
 pub mod service;
 pub mod spec;
+pub mod substitute;

@@ -3,7 +3,15 @@
 
 mod decide;
 mod event;
+mod findings;
+mod hostile;
+mod include;
+mod matrix;
+mod reading;
+mod render;
 mod run;
+mod schema;
+mod substitute;
 mod untrusted;
 
 use mergeyard_plan::event::{Event, EventError};
