@@ -5,6 +5,7 @@
 //! they share, [`workers`] keep them going; [`serve`] puts a server together and takes it apart.
 
 pub mod api;
+pub mod asked;
 mod audit;
 pub mod changes;
 pub mod cli;
@@ -25,6 +26,7 @@ pub mod payload;
 mod remote;
 pub mod retention;
 pub mod sample;
+pub mod schedules;
 pub mod secrets;
 pub mod serve;
 pub mod steps;

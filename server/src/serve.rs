@@ -259,7 +259,9 @@ fn yard(
         settings: Settings {
             public_url: config.http.public_url.clone(),
             hook_url: config.http.hook_url(),
+            forge_url: forge.as_deref().map(|host| format!("https://{host}")).unwrap_or_default(),
             forge_token: forge.zip(config.github.token.clone()),
+            machine: machine(),
             keep_bodies: config.deliveries.keep,
             reconcile_every: config.github.reconcile_every,
             parallel_steps: config.engine.parallel,
@@ -293,6 +295,11 @@ fn docker(config: &Config, git: GitCache, engine: Engine, registry: Arc<Registry
         config::BuildNetwork::None => BuildNetwork::None,
     };
     docker
+}
+
+/// This machine's name, by the kernel. Elsewhere than on Linux it has none here.
+fn machine() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
 /// Removes what a crash left in the engine. An engine that is down has nothing to remove.

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
-use crate::{inbox, leases, missed, outbox, retention, steps, store::StoreError, yard::Yard};
+use crate::{inbox, leases, missed, outbox, retention, schedules, steps, store::StoreError, yard::Yard};
 
 /// Repositories whose deliveries are decided at the same time: a slow fetch of one must
 /// not hold up the others.
@@ -26,6 +26,7 @@ pub fn start(yard: &Arc<Yard>, shutdown: &CancellationToken) -> TaskTracker {
         (Worker::Leases, 1),
         (Worker::Missed, 1),
         (Worker::Retention, 1),
+        (Worker::Schedules, 1),
     ];
     let tracker = TaskTracker::new();
     for (worker, count) in crew {
@@ -44,6 +45,7 @@ pub enum Worker {
     Leases,
     Missed,
     Retention,
+    Schedules,
 }
 
 impl Worker {
@@ -54,7 +56,7 @@ impl Worker {
                 Worker::Inbox => &yard.wake.inbox,
                 Worker::Steps => &yard.wake.steps,
                 Worker::Outbox => &yard.wake.outbox,
-                Worker::Leases | Worker::Missed | Worker::Retention => &never,
+                Worker::Leases | Worker::Missed | Worker::Retention | Worker::Schedules => &never,
             };
             // Interest is registered before looking, so nothing falls between.
             let woken = bell.notified();
@@ -84,6 +86,7 @@ impl Worker {
             Worker::Leases => leases::turn(yard).await,
             Worker::Missed => missed::turn(yard).await,
             Worker::Retention => retention::turn(yard).await,
+            Worker::Schedules => schedules::turn(yard).await,
         }
     }
 
@@ -93,6 +96,7 @@ impl Worker {
             Worker::Leases => leases::LOOK_EVERY,
             Worker::Missed => yard.settings.reconcile_every,
             Worker::Retention => Duration::from_secs(3600),
+            Worker::Schedules => schedules::LOOK_EVERY,
         }
     }
 }

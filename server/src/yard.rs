@@ -7,7 +7,7 @@ use std::{
 };
 
 use mergeyard_run::executor::Executor;
-use mergeyard_types::{Secret, StepId};
+use mergeyard_types::{RunId, Secret, StepId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -51,6 +51,10 @@ pub struct Settings {
     pub hook_url: Url,
     /// The token that fetches from the forge, and the host it may be sent to.
     pub forge_token: Option<(String, Secret)>,
+    /// GitHub, as it is looked at with a browser; without a slash at its end.
+    pub forge_url: String,
+    /// This machine's name.
+    pub machine: String,
     pub keep_bodies: Duration,
     pub reconcile_every: Duration,
     pub parallel_steps: usize,
@@ -62,6 +66,14 @@ pub struct Wake {
     pub inbox: Notify,
     pub steps: Notify,
     pub outbox: Notify,
+}
+
+impl Settings {
+    /// The page of a run.
+    pub fn run_url(&self, run: RunId) -> String {
+        let page = self.public_url.join(&format!("runs/{run}"));
+        page.map(String::from).unwrap_or_default()
+    }
 }
 
 impl Yard {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use mergeyard_types::{CommitSha, RepoName, RunId, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::{event::EventKind, policy::Trust};
 
@@ -22,6 +23,21 @@ pub struct Facts {
     pub local: bool,
     /// What a person gave to a manual run, checked against the file's `inputs`.
     pub inputs: BTreeMap<String, String>,
+}
+
+/// What is kept of a run for the `CI_PREV_…` of the run after it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    pub pipeline: PipelineFacts,
+    pub commit: Commit,
+}
+
+impl Facts {
+    /// Without the changed files, which nobody asks of a previous run and which may be many.
+    pub fn remembered(&self) -> Remembered {
+        let pipeline = PipelineFacts { files: None, ..self.pipeline.clone() };
+        Remembered { pipeline, commit: self.commit.clone() }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +70,7 @@ pub struct Repo {
     pub trust: Trust,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PipelineFacts {
     pub number: RunId,
     /// The run this one repeats.
@@ -83,7 +99,7 @@ pub struct PipelineFacts {
     pub cron: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
     pub sha: CommitSha,
     pub url: String,
@@ -105,7 +121,7 @@ pub struct Commit {
     pub prerelease: bool,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PullRequestFacts {
     pub number: u64,
     pub labels: Vec<String>,

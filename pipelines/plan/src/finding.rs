@@ -66,7 +66,8 @@ fn excerpt(line: &str, column: usize) -> (String, usize) {
         character if character.is_control() => '\u{fffd}',
         character => character,
     };
-    let mut text: String = line.trim_start_matches('\u{feff}').chars().skip(start).take(WIDTH).map(visible).collect();
+    let mut text: String =
+        line.trim_start_matches('\u{feff}').chars().skip(start).take(WIDTH).map(visible).collect();
     let mut mark = column - start;
     if start > 0 {
         text.insert(0, '…');

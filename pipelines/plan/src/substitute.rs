@@ -117,7 +117,13 @@ impl<'a> Reader<'a> {
     }
 
     /// `=word`, `:=word`, `:-word`: in place of an empty value.
-    fn default(&mut self, value: String, operator: usize, start: usize, depth: usize) -> Result<String, Fault> {
+    fn default(
+        &mut self,
+        value: String,
+        operator: usize,
+        start: usize,
+        depth: usize,
+    ) -> Result<String, Fault> {
         self.at += operator;
         let mut word = String::new();
         while !self.rest().is_empty() && !self.rest().starts_with('}') {
@@ -162,8 +168,14 @@ impl<'a> Reader<'a> {
         match &rest[..length] {
             ",," => value.to_lowercase(),
             "^^" => value.to_uppercase(),
-            "," => characters.next().map(|first| first.to_lowercase().to_string() + characters.as_str()).unwrap_or_default(),
-            "^" => characters.next().map(|first| first.to_uppercase().to_string() + characters.as_str()).unwrap_or_default(),
+            "," => characters
+                .next()
+                .map(|first| first.to_lowercase().to_string() + characters.as_str())
+                .unwrap_or_default(),
+            "^" => characters
+                .next()
+                .map(|first| first.to_uppercase().to_string() + characters.as_str())
+                .unwrap_or_default(),
             _ => value,
         }
     }
@@ -190,8 +202,12 @@ impl<'a> Reader<'a> {
                 value.replace(&pattern, text)
             }
             // Without a text these two do nothing, not even take the match away.
-            (Some('#'), Some(_)) => value.strip_prefix(&*pattern).map(|rest| format!("{text}{rest}")).unwrap_or(value),
-            (Some('%'), Some(_)) => value.strip_suffix(&*pattern).map(|rest| format!("{rest}{text}")).unwrap_or(value),
+            (Some('#'), Some(_)) => {
+                value.strip_prefix(&*pattern).map(|rest| format!("{text}{rest}")).unwrap_or(value)
+            }
+            (Some('%'), Some(_)) => {
+                value.strip_suffix(&*pattern).map(|rest| format!("{rest}{text}")).unwrap_or(value)
+            }
             (Some(_), None) => value,
             (_, _) => value.replacen(&pattern, text, 1),
         })
@@ -343,7 +359,10 @@ enum Token {
     /// `?`
     One,
     Is(char),
-    In { not: bool, ranges: Vec<(char, char)> },
+    In {
+        not: bool,
+        ranges: Vec<(char, char)>,
+    },
 }
 
 impl Glob {

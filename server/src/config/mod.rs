@@ -6,20 +6,23 @@
 
 mod raw;
 mod registry;
+mod repo;
 mod source;
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use mergeyard_plan::policy::{Policies, Policy};
+use mergeyard_plan::policy::Policies;
 use mergeyard_types::{RegistryHost, RepoName, Secret, Timestamp};
 use url::Url;
 
 pub use registry::{Embedded, Registry, RegistryAlone};
+pub use repo::Schedule;
 pub use source::ConfigError;
 
 use crate::{
@@ -28,7 +31,7 @@ use crate::{
 };
 use mergeyard_run::engine::BuildSecret;
 pub use raw::BuildNetwork;
-use raw::{RawConfig, RawPipelineSecret, RawRepo, RawSecret};
+use raw::{RawConfig, RawPipelineSecret, RawPipelines, RawSecret};
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -98,6 +101,42 @@ pub struct Rules {
     /// What builds may read, beside the policies one for one.
     pub build_secrets: Vec<Vec<BuildSecret>>,
     pub pipeline_secrets: Vec<ConfiguredSecret>,
+    pub schedules: Vec<Schedule>,
+    pub pipelines: Pipelines,
+}
+
+/// What this server's runner offers to pipelines.
+#[derive(Debug, Clone)]
+pub struct Pipelines {
+    /// Points of one file's matrix: past this it is a mistake, or an attack.
+    pub matrix_limit: usize,
+    /// What workflows may ask for with `labels`.
+    pub labels: BTreeMap<String, String>,
+    /// `linux/amd64`.
+    pub platform: String,
+}
+
+impl Default for Pipelines {
+    fn default() -> Self {
+        Self::of(RawPipelines::default())
+    }
+}
+
+impl Pipelines {
+    fn of(raw: RawPipelines) -> Self {
+        let RawPipelines { matrix_limit, labels, platform } = raw;
+        Self { matrix_limit, labels, platform: platform.unwrap_or_else(this_platform) }
+    }
+}
+
+/// By the words of container images.
+fn this_platform() -> String {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!("{}/{arch}", std::env::consts::OS)
 }
 
 #[derive(Debug, Clone)]
@@ -197,7 +236,8 @@ impl Config {
             deliveries,
             secrets: raw_secrets,
             secret: raw_secret,
-            repo,
+            pipelines,
+            repo: repositories,
         } = raw;
         let path = |path: PathBuf| folder.join(path);
         let secret = |key: &str, raw: RawSecret| raw.reveal(key, folder);
@@ -237,7 +277,8 @@ impl Config {
         }
         let mut policies = Policies::default();
         let mut build_secrets = Vec::new();
-        for (at, raw) in repo.into_iter().enumerate() {
+        let mut schedules = Vec::new();
+        for (at, raw) in repositories.into_iter().enumerate() {
             let key = format!("repo[{at}].webhook_secret");
             if let Some(raw) = raw.webhook_secret.clone() {
                 let value = strong(&key, secret(&key, raw)?)?;
@@ -249,7 +290,8 @@ impl Config {
                 own.push(BuildSecret { id, value });
             }
             build_secrets.push(own);
-            policies.0.push(policy(at, raw)?);
+            policies.0.push(repo::policy(at, &raw)?);
+            schedules.extend(repo::schedules(at, &raw)?);
         }
         if secrets.is_empty() {
             return Err(ConfigError::NoSecret);
@@ -291,7 +333,14 @@ impl Config {
                 keep: Duration::from_secs(deliveries.keep_days.saturating_mul(24 * 3600)),
             },
             master_key,
-            rules: Rules { policies, secrets, build_secrets, pipeline_secrets },
+            rules: Rules {
+                policies,
+                secrets,
+                build_secrets,
+                pipeline_secrets,
+                schedules,
+                pipelines: Pipelines::of(pipelines),
+            },
         })
     }
 }
@@ -339,14 +388,4 @@ fn strong(key: &str, secret: Secret) -> Result<Secret, ConfigError> {
         return Err(ConfigError::value(key, &why));
     }
     Ok(secret)
-}
-
-fn policy(at: usize, raw: RawRepo) -> Result<Policy, ConfigError> {
-    let RawRepo { name, branches, clone_url, id, supersede, .. } = raw;
-    let mut policy = Policy::new(&name, &branches)
-        .map_err(|error| ConfigError::value(&format!("repo[{at}]"), &error.to_string()))?;
-    policy.id = id;
-    policy.clone_url = clone_url;
-    policy.supersede = supersede;
-    Ok(policy)
 }

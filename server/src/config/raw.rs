@@ -25,6 +25,7 @@ pub(super) struct RawConfig {
     pub(super) deliveries: RawDeliveries,
     pub(super) secrets: RawSecrets,
     pub(super) secret: Vec<RawPipelineSecret>,
+    pub(super) pipelines: RawPipelines,
     pub(super) repo: Vec<RawRepo>,
 }
 
@@ -40,6 +41,7 @@ impl Default for RawConfig {
             deliveries: RawDeliveries::default(),
             secrets: RawSecrets::default(),
             secret: Vec::new(),
+            pipelines: RawPipelines::default(),
             repo: Vec::new(),
         }
     }
@@ -235,10 +237,15 @@ pub(super) struct RawRepo {
     pub(super) build_secrets: BTreeMap<String, RawSecret>,
     #[serde(default = "yes")]
     pub(super) supersede: bool,
-    // Rights that a repository may be granted. Nothing in this version needs one, so their
-    // form is checked and they change nothing.
-    #[serde(default, rename = "trusted")]
-    _trusted: Vec<String>,
+    #[serde(default)]
+    pub(super) trusted: Vec<String>,
+    #[serde(default)]
+    pub(super) events: Vec<String>,
+    pub(super) forks: Option<String>,
+    #[serde(default)]
+    pub(super) cron: Vec<RawCron>,
+    // Machines to deploy to. Nothing in this version does, so their form is checked and they
+    // change nothing.
     #[serde(default, rename = "targets")]
     _targets: Vec<String>,
 }
@@ -267,6 +274,29 @@ pub(super) struct RawPipelineSecret {
     pub(super) events: Vec<EventKind>,
     #[serde(default)]
     pub(super) images: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCron {
+    pub(super) name: String,
+    pub(super) schedule: String,
+    pub(super) branch: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawPipelines {
+    #[serde(deserialize_with = "number")]
+    pub(super) matrix_limit: usize,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) platform: Option<String>,
+}
+
+impl Default for RawPipelines {
+    fn default() -> Self {
+        Self { matrix_limit: 100, labels: BTreeMap::new(), platform: None }
+    }
 }
 
 /// What a build's `RUN` lines may reach.

@@ -11,7 +11,9 @@ mod effects;
 mod fuse;
 mod leases;
 mod pages;
+mod remembered;
 mod runs;
+mod schedules;
 mod secrets;
 mod tokens;
 
@@ -29,6 +31,7 @@ pub use fuse::Fuse;
 pub use leases::{Job, Lease, Pulse, ReportError};
 pub use pages::{ImageRow, RunPage, RunRow, StepRow, WorkflowRow};
 pub use runs::Created;
+pub use schedules::Due;
 pub use secrets::{SealedSecret, SecretRow};
 pub use tokens::{Role, TokenHash, TokenRow};
 

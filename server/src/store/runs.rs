@@ -98,6 +98,7 @@ impl Tx {
         now: Timestamp,
     ) -> Result<Option<RunId>, StoreError> {
         let PlannedRun {
+            id: _,
             forge,
             repo,
             known_as,
@@ -112,12 +113,18 @@ impl Tx {
             author,
             number,
             supersede: _,
+            occasion: _,
+            facts,
+            account,
+            fork,
+            hold: _,
+            rerun_of: _,
             workflows,
         } = plan;
         let merged = merged_at.unwrap_or(now);
         let row = sqlx::query(
             "INSERT INTO runs (key, delivery, forge, repo, known_as, clone_url, source_url, event, branch, commit_sha, hints, merged, title, \
-             author, number, state, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+             author, number, facts, account, fork, state, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
              ON CONFLICT (key) DO NOTHING RETURNING id",
         )
         .bind(key(plan, replays))
@@ -135,6 +142,9 @@ impl Tx {
         .bind(title)
         .bind(author)
         .bind(number.map(|number| number as i64))
+        .bind(facts.to_string())
+        .bind(account)
+        .bind(fork)
         .bind(State::Queued.as_str())
         .bind(now.0)
         .fetch_optional(&mut *self.inner)
@@ -354,7 +364,10 @@ impl Tx {
 }
 
 fn key(plan: &PlannedRun, replays: u32) -> String {
-    let key = format!("{}/{}/{}", plan.repo.as_str().to_ascii_lowercase(), plan.commit, plan.event);
+    let mut key = format!("{}/{}/{}", plan.repo.as_str().to_ascii_lowercase(), plan.commit, plan.event);
+    if !plan.occasion.is_empty() {
+        key = format!("{key}/{}", plan.occasion);
+    }
     if replays == 0 { key } else { format!("{key}/replay-{replays}") }
 }
 
@@ -365,7 +378,7 @@ fn forge_word(forge: Forge) -> &'static str {
     }
 }
 
-fn forge(row: &SqliteRow) -> Result<Forge, StoreError> {
+pub(super) fn forge(row: &SqliteRow) -> Result<Forge, StoreError> {
     let text: String = row.try_get("forge")?;
     [Forge::Github, Forge::Git]
         .into_iter()

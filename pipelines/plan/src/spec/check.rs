@@ -13,9 +13,12 @@ pub(super) fn workflow(workflow: &Workflow, steps: Place, limits: &Limits, findi
     if list.is_empty() {
         findings.error(steps, "pipeline-no-steps", "a pipeline needs at least one step under `steps`");
     }
-    for (what, count, most) in [("steps", list.len(), limits.steps), ("services", services.len(), limits.services)] {
+    for (what, count, most) in
+        [("steps", list.len(), limits.steps), ("services", services.len(), limits.services)]
+    {
         if count > most {
-            let message = format!("the file has {count} {what}, more than {most}: split it into several workflows");
+            let message =
+                format!("the file has {count} {what}, more than {most}: split it into several workflows");
             findings.error(steps, "pipeline-size", message);
             return;
         }
@@ -31,7 +34,10 @@ pub(super) fn workflow(workflow: &Workflow, steps: Place, limits: &Limits, findi
 }
 
 fn place(step: &Step, at: At, findings: &Findings) -> Place {
-    let file = step.origin.as_deref().and_then(|origin| findings.files.iter().skip(1).position(|file| *file == origin));
+    let file = step
+        .origin
+        .as_deref()
+        .and_then(|origin| findings.files.iter().skip(1).position(|file| *file == origin));
     Place { file: file.map_or(0, |file| file + 1), at }
 }
 
@@ -80,21 +86,28 @@ fn keys(what: &str, step: &Step, findings: &mut Findings) {
         say("pipeline-no-image", format!("{name} has no `image`: name one, or an action with `uses`"));
     }
     if step.uses.is_none() && !step.with.is_empty() {
-        say("pipeline-uses", format!("{name} has `with` and no `uses`: what a plugin gets stands under `settings`"));
+        say(
+            "pipeline-uses",
+            format!("{name} has `with` and no `uses`: what a plugin gets stands under `settings`"),
+        );
     }
     if step.settings.is_empty() {
         return;
     }
-    for (key, there) in [("commands", !step.commands.is_empty()), ("entrypoint", !step.entrypoint.is_empty())] {
+    for (key, there) in [("commands", !step.commands.is_empty()), ("entrypoint", !step.entrypoint.is_empty())]
+    {
         if there {
             say(
                 "pipeline-settings",
-                format!("{name} has `settings` and `{key}`: settings are for plugins, which run by themselves; use `environment`"),
+                format!(
+                    "{name} has `settings` and `{key}`: settings are for plugins, which run by themselves; use `environment`"
+                ),
             );
         }
     }
     if !step.environment.is_empty() {
-        let message = format!("{name} has `settings` and `environment`, which makes it no plugin any more: keep one");
+        let message =
+            format!("{name} has `settings` and `environment`, which makes it no plugin any more: keep one");
         findings.warning(here, "pipeline-settings", message);
     }
 }
@@ -107,7 +120,8 @@ fn needs_of_workflow(needs: &[Need], findings: &mut Findings) {
 }
 
 fn dependencies(steps: &[Step], services: &[Step], findings: &mut Findings) {
-    let index: HashMap<&str, usize> = steps.iter().enumerate().map(|(i, step)| (step.name.as_str(), i)).collect();
+    let index: HashMap<&str, usize> =
+        steps.iter().enumerate().map(|(i, step)| (step.name.as_str(), i)).collect();
     let mut edges = vec![Vec::new(); steps.len()];
     for (i, step) in steps.iter().enumerate() {
         for need in step.depends_on.iter().flatten() {
@@ -129,7 +143,8 @@ fn dependencies(steps: &[Step], services: &[Step], findings: &mut Findings) {
             names.splice(8..names.len() - 2, ["…".to_owned()]);
         }
         let step = &steps[cycle[0]];
-        let message = format!("steps wait for each other: {}: remove one of these dependencies", names.join(" → "));
+        let message =
+            format!("steps wait for each other: {}: remove one of these dependencies", names.join(" → "));
         findings.error(place(step, step.name.at, findings), "pipeline-cycle", message);
     }
 }

@@ -92,7 +92,11 @@ pub(super) static WORKFLOW: Table = Table {
     keys: &[
         key("when", WHEN_LIST, "When the workflow runs; of a list, one has to match"),
         key("steps", Shape::Steps(&STEP), "What the workflow does, in this order"),
-        key("services", Shape::Steps(&SERVICE), "Containers that run beside all steps, reached by their name"),
+        key(
+            "services",
+            Shape::Steps(&SERVICE),
+            "Containers that run beside all steps, reached by their name",
+        ),
         key("clone", Shape::Steps(&CLONE), "How the commit gets into the workspace"),
         key("skip_clone", Shape::Flag, "Start with an empty workspace"),
         key("workspace", Shape::Keys(&WORKSPACE), "Where the workspace is mounted"),
@@ -152,7 +156,11 @@ pub(super) static STEP: Table = Table {
         key("uses", Shape::Text, "A built-in action, in place of an image"),
         key("with", SETTINGS, "What the action gets"),
         key("timeout", Shape::Duration, "After this it has failed, such as 90s, 30m or 2h"),
-        key("retry", Shape::Number { least: 0, most: u32::MAX as i64 }, "How often to try again after a failure"),
+        key(
+            "retry",
+            Shape::Number { least: 0, most: u32::MAX as i64 },
+            "How often to try again after a failure",
+        ),
         key("outputs", Shape::Some(&Shape::Variable), "Names it writes as `name=value` to $CI_OUTPUT"),
         key("ready", Shape::Keys(&READY), "When what runs beside the steps counts as started"),
         key("cache", TEXTS, "Directories to keep from run to run of this branch"),
@@ -199,7 +207,10 @@ pub(super) static WHEN: Table = Table {
         key("path", Shape::Either(&[GLOBS, Shape::Keys(&PATHS)]), "Files that were changed"),
         key("evaluate", Shape::Text, "An expression that yields true or false"),
         key("local", Shape::Flag, "Whether `mergeyard run` takes it too"),
-        old("environment", "it is passed over: write `evaluate: 'CI_PIPELINE_DEPLOY_TARGET == \"…\"'` instead"),
+        old(
+            "environment",
+            "it is passed over: write `evaluate: 'CI_PIPELINE_DEPLOY_TARGET == \"…\"'` instead",
+        ),
     ],
 };
 
@@ -293,8 +304,11 @@ static DOCKER: Table = Table {
 /// Says everything about `node` that does not fit `shape`. `what` is what a message calls it.
 pub(super) fn check(shape: &Shape, node: &Node, what: &str, findings: &mut Findings) {
     if !shape.accepts(node) {
-        let message =
-            format!("{what} is {found}, but takes {expected}", found = node.kind_name(), expected = shape.expected());
+        let message = format!(
+            "{what} is {found}, but takes {expected}",
+            found = node.kind_name(),
+            expected = shape.expected()
+        );
         findings.error(node.place, "pipeline-type", message);
         return;
     }
@@ -337,10 +351,18 @@ fn check_keys(table: &Table, node: &Node, what: &str, findings: &mut Findings) {
                 let name = format!("`{}`", known.name);
                 match known.standing {
                     Standing::Old(instead) => {
-                        findings.warning(key.place, "pipeline-old-key", format!("{name} is outdated: {instead}"));
+                        findings.warning(
+                            key.place,
+                            "pipeline-old-key",
+                            format!("{name} is outdated: {instead}"),
+                        );
                     }
                     Standing::Gone(instead) => {
-                        findings.error(key.place, "pipeline-old-key", format!("{name} is no longer read: {instead}"));
+                        findings.error(
+                            key.place,
+                            "pipeline-old-key",
+                            format!("{name} is no longer read: {instead}"),
+                        );
                     }
                     Standing::Current => {}
                 }
@@ -361,7 +383,8 @@ fn is_private(key: &str) -> bool {
 
 /// A warning, because Woodpecker passes such keys over too and files have them.
 fn unknown_key(table: &Table, key: &str, place: Place, what: &str, findings: &mut Findings) {
-    let current = table.keys.iter().filter(|known| known.standing == Standing::Current).map(|known| known.name);
+    let current =
+        table.keys.iter().filter(|known| known.standing == Standing::Current).map(|known| known.name);
     let names: Vec<_> = current.collect();
     let advice = match nearest(key, names.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
@@ -379,7 +402,13 @@ fn check_steps(table: &Table, node: &Node, findings: &mut Findings) {
     match &node.kind {
         Kind::Map(entries) => {
             for (key, step) in entries {
-                check_step(table, step, key.place, &format!("the {} {}", table.name, Quoted(&key.text)), findings);
+                check_step(
+                    table,
+                    step,
+                    key.place,
+                    &format!("the {} {}", table.name, Quoted(&key.text)),
+                    findings,
+                );
             }
         }
         _ => {
@@ -397,7 +426,11 @@ fn check_steps(table: &Table, node: &Node, findings: &mut Findings) {
 
 fn check_step(table: &Table, step: &Node, place: Place, what: &str, findings: &mut Findings) {
     if step.is_null() {
-        findings.error(place, "pipeline-empty-step", format!("{what} is empty: give it an `image` and `commands`"));
+        findings.error(
+            place,
+            "pipeline-empty-step",
+            format!("{what} is empty: give it an `image` and `commands`"),
+        );
     } else {
         match step.kind {
             Kind::Map(_) => check_keys(table, step, what, findings),
@@ -413,7 +446,8 @@ fn check_step(table: &Table, step: &Node, place: Place, what: &str, findings: &m
 fn check_numbers(node: &Node, findings: &mut Findings) {
     match &node.kind {
         Kind::Scalar(scalar) if scalar::value(scalar).is_none() => {
-            let message = format!("{} is a number nobody can be given: put it in quotes", Quoted(&scalar.text));
+            let message =
+                format!("{} is a number nobody can be given: put it in quotes", Quoted(&scalar.text));
             findings.error(node.place, "pipeline-number", message);
         }
         Kind::Scalar(_) => {}
@@ -433,12 +467,9 @@ impl Shape {
             Shape::Either(shapes) => shapes.iter().any(|shape| shape.accepts(node)),
             Shape::Flag => node.flag().is_some(),
             Shape::Number { .. } => node.scalar().and_then(scalar::integer).is_some(),
-            Shape::Text
-            | Shape::Duration
-            | Shape::Glob
-            | Shape::Event
-            | Shape::Variable
-            | Shape::Word(_) => node.scalar().is_some() && !node.is_null(),
+            Shape::Text | Shape::Duration | Shape::Glob | Shape::Event | Shape::Variable | Shape::Word(_) => {
+                node.scalar().is_some() && !node.is_null()
+            }
         }
     }
 
@@ -470,18 +501,24 @@ impl Shape {
                 _ => Err(("pipeline-number", format!("{what} is {quoted}, but takes {least} to {most}"))),
             },
             Shape::Duration if duration(text).is_none() => {
-                let message = format!("{quoted} is not a duration: write a number and s, m or h, such as 30m");
+                let message =
+                    format!("{quoted} is not a duration: write a number and s, m or h, such as 30m");
                 Err(("pipeline-duration", message))
             }
             Shape::Glob => glob(text).map_err(|error| ("pipeline-glob", error)),
             Shape::Variable if !is_variable(text) => {
-                let message = format!("{quoted} is not a name: use letters, digits and _, with no digit first");
+                let message =
+                    format!("{quoted} is not a name: use letters, digits and _, with no digit first");
                 Err(("pipeline-name", message))
             }
             Shape::Word(words) if !words.contains(&text) => {
-                let near = nearest(text, words.iter().copied()).map(|near| format!("; did you mean `{near}`?"));
-                let message =
-                    format!("{what} does not know {quoted}: it is one of {}{}", list(words), near.unwrap_or_default());
+                let near =
+                    nearest(text, words.iter().copied()).map(|near| format!("; did you mean `{near}`?"));
+                let message = format!(
+                    "{what} does not know {quoted}: it is one of {}{}",
+                    list(words),
+                    near.unwrap_or_default()
+                );
                 Err(("pipeline-word", message))
             }
             _ => Ok(()),

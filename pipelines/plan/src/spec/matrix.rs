@@ -89,7 +89,11 @@ fn axis(key: &Key, node: &Node, findings: &mut Findings) -> Vec<String> {
         }
     };
     let mut seen = BTreeSet::new();
-    nodes.iter().filter_map(|node| value(key, node, findings)).filter(|value| seen.insert(value.clone())).collect()
+    nodes
+        .iter()
+        .filter_map(|node| value(key, node, findings))
+        .filter(|value| seen.insert(value.clone()))
+        .collect()
 }
 
 fn value(key: &Key, node: &Node, findings: &mut Findings) -> Option<String> {

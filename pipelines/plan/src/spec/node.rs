@@ -335,13 +335,7 @@ impl Builder<'_, '_, '_> {
         merged
     }
 
-    fn end_node(
-        &mut self,
-        node: Node,
-        anchor: usize,
-        alias: bool,
-        aliases: Vec<bool>,
-    ) -> Result<(), Stop> {
+    fn end_node(&mut self, node: Node, anchor: usize, alias: bool, aliases: Vec<bool>) -> Result<(), Stop> {
         if anchor != 0 {
             self.spend(node.weight, node.place)?;
             self.anchors.insert(anchor, node.clone());
@@ -399,7 +393,8 @@ impl Builder<'_, '_, '_> {
         let Some(tag) = tag else { return };
         let core = ["str", "int", "float", "bool", "null", "seq", "map", "merge"];
         if !core.iter().any(|name| tag.is_yaml_core_schema_tag(name)) && !tag.original().eq("!") {
-            let message = format!("the tag {} means nothing here and is passed over", Quoted(&tag.original()));
+            let message =
+                format!("the tag {} means nothing here and is passed over", Quoted(&tag.original()));
             self.findings.warning(place, "yaml-tag", message);
         }
     }
@@ -451,7 +446,11 @@ impl Node {
 
     /// The value of a key. A key without a value is as good as absent.
     pub(super) fn get(&self, name: &str) -> Option<&Node> {
-        self.map().iter().find(|(key, _)| key.text == name).map(|(_, node)| node).filter(|node| !node.is_null())
+        self.map()
+            .iter()
+            .find(|(key, _)| key.text == name)
+            .map(|(_, node)| node)
+            .filter(|node| !node.is_null())
     }
 
     pub(super) fn is_null(&self) -> bool {
@@ -522,12 +521,14 @@ impl<'a> Findings<'a> {
 
     /// In the order of the file: people repair from the top.
     pub(super) fn into_list(mut self) -> Vec<Finding> {
-        self.list.sort_by(|a, b| (&a.file != self.files[0], &a.file, a.line, a.column).cmp(&(
-            &b.file != self.files[0],
-            &b.file,
-            b.line,
-            b.column,
-        )));
+        self.list.sort_by(|a, b| {
+            (&a.file != self.files[0], &a.file, a.line, a.column).cmp(&(
+                &b.file != self.files[0],
+                &b.file,
+                b.line,
+                b.column,
+            ))
+        });
         self.list
     }
 

@@ -107,7 +107,12 @@ pub fn read_with(file: &str, text: &str, included: &[Included], limits: &Limits)
     }
     let own = reader.workflow(&root);
     let workflow = on_top(own, underneath);
-    check::workflow(&workflow, root.get("steps").map_or(root.place, |node| node.place), limits, &mut findings);
+    check::workflow(
+        &workflow,
+        root.get("steps").map_or(root.place, |node| node.place),
+        limits,
+        &mut findings,
+    );
     let workflow = (!findings.any_error()).then_some(workflow);
     Read { workflow, findings: findings.into_list() }
 }
@@ -154,7 +159,8 @@ impl Reader<'_, '_> {
         for node in wanted {
             let Some(path) = node.text() else { continue };
             if path.starts_with('/') || path.split('/').any(|part| matches!(part, "" | "." | "..")) {
-                let message = format!("{} is not the path of a file, seen from the repository's root", Quoted(&path));
+                let message =
+                    format!("{} is not the path of a file, seen from the repository's root", Quoted(&path));
                 self.findings.error(node.place, "pipeline-include", message);
             } else if !included.iter().any(|part| part.file == *path) {
                 let message = format!(
@@ -222,7 +228,8 @@ impl Reader<'_, '_> {
     }
 
     fn warn_of_matrix(&mut self, when: &Node) {
-        for (key, _) in when.one_or_more().iter().flat_map(Node::map).filter(|(key, _)| key.text == "matrix") {
+        for (key, _) in when.one_or_more().iter().flat_map(Node::map).filter(|(key, _)| key.text == "matrix")
+        {
             let message = "`matrix` is passed over here: a workflow is made for every point; use it under a step's `when`";
             self.findings.warning(key.place, "pipeline-when", message);
         }
@@ -231,8 +238,12 @@ impl Reader<'_, '_> {
     fn steps(&mut self, node: Option<&Node>, table: &'static Table) -> Vec<Step> {
         let Some(node) = node else { return Vec::new() };
         match &node.kind {
-            Kind::Map(entries) => entries.iter().map(|(key, node)| self.named_step(key, node, table)).collect(),
-            Kind::List(nodes) => nodes.iter().enumerate().map(|(i, node)| self.listed_step(i, node, table)).collect(),
+            Kind::Map(entries) => {
+                entries.iter().map(|(key, node)| self.named_step(key, node, table)).collect()
+            }
+            Kind::List(nodes) => {
+                nodes.iter().enumerate().map(|(i, node)| self.listed_step(i, node, table)).collect()
+            }
             Kind::Scalar(_) => Vec::new(),
         }
     }
@@ -342,9 +353,9 @@ impl Reader<'_, '_> {
                 Kind::List(_) => command.texts().into_iter().map(|part| part.value).collect(),
                 _ => vec!["/bin/sh".into(), "-c".into(), command.text()?.value],
             }),
-            (None, Some(port)) => {
-                Probe::Port(port.scalar().and_then(scalar::integer).and_then(|port| u16::try_from(port).ok())?)
-            }
+            (None, Some(port)) => Probe::Port(
+                port.scalar().and_then(scalar::integer).and_then(|port| u16::try_from(port).ok())?,
+            ),
             _ => {
                 let message = "`ready` takes either a `command` or a `port`";
                 self.findings.error(node.place, "pipeline-ready", message);
@@ -360,7 +371,8 @@ impl Reader<'_, '_> {
         for directory in &directories {
             if directory.is_empty() || directory.split('/').any(|part| part == "..") {
                 let place = Place { file: node.place.file, at: directory.at };
-                let message = format!("{} is not a directory to keep: name one without `..`", Quoted(directory));
+                let message =
+                    format!("{} is not a directory to keep: name one without `..`", Quoted(directory));
                 self.findings.error(place, "pipeline-cache", message);
             }
         }
@@ -371,13 +383,18 @@ impl Reader<'_, '_> {
         let node = node.get("approve")?;
         let gate = node.text()?;
         if gate.trim().is_empty() {
-            self.findings.error(node.place, "pipeline-approve", "name the gate, such as `approve: production`");
+            self.findings.error(
+                node.place,
+                "pipeline-approve",
+                "name the gate, such as `approve: production`",
+            );
         }
         Some(gate)
     }
 
     fn concurrency(&mut self, node: &Node) -> Option<Concurrency> {
-        let whole = |node: &Node| node.scalar().and_then(scalar::integer).and_then(|limit| u32::try_from(limit).ok());
+        let whole =
+            |node: &Node| node.scalar().and_then(scalar::integer).and_then(|limit| u32::try_from(limit).ok());
         let limit = match node.kind {
             Kind::Map(_) => node.get("limit").and_then(whole),
             _ => whole(node),
@@ -422,7 +439,11 @@ impl Reader<'_, '_> {
     }
 
     fn when(&mut self, node: &Node) -> Vec<When> {
-        node.one_or_more().iter().filter(|node| matches!(node.kind, Kind::Map(_))).map(|node| self.condition(node)).collect()
+        node.one_or_more()
+            .iter()
+            .filter(|node| matches!(node.kind, Kind::Map(_)))
+            .map(|node| self.condition(node))
+            .collect()
     }
 
     fn condition(&mut self, node: &Node) -> When {

@@ -28,7 +28,8 @@ fn of_table(table: &Table, definitions: &mut Map<String, Value>) -> Value {
     let mut properties = Map::new();
     for key in table.keys {
         // A key without a value is as good as absent.
-        let mut property = json!({"description": key.about, "anyOf": [of(&key.shape, definitions), {"type": "null"}]});
+        let mut property =
+            json!({"description": key.about, "anyOf": [of(&key.shape, definitions), {"type": "null"}]});
         if key.standing != Standing::Current {
             property["deprecated"] = Value::Bool(true);
         }

@@ -9,10 +9,12 @@ mod commit;
 mod complaint;
 mod context;
 mod error;
+mod history;
 mod ignore;
 mod mirror;
 mod program;
 mod remote;
+mod tip;
 
 use std::{
     collections::HashMap,
@@ -27,7 +29,9 @@ use tokio_util::sync::CancellationToken;
 pub use commit::{Commit, Entry, ImageFolder};
 pub use context::Context;
 pub use error::GitError;
+pub use history::Made;
 pub use remote::{Remote, RemoteUrl, RemoteUrlError};
+pub use tip::Tip;
 
 use crate::keyed_lock::KeyedLock;
 use complaint::{Complaint, last_line};
@@ -91,9 +95,7 @@ impl GitCache {
         hints: &[GitRef],
         cancel: &CancellationToken,
     ) -> Result<Commit, GitError> {
-        if let Some(why) = remote.url.needs_permission().filter(|_| !remote.allow_file) {
-            return Err(GitError::Refused(format!("{}: {why}", remote.url)));
-        }
+        remote.check()?;
         let mirror = self.mirror(repo);
         let _one_at_a_time = tokio::select! {
             guard = self.locks.lock(repo) => guard,
