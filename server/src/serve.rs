@@ -27,6 +27,7 @@ use crate::{
     github::{Github, GithubError, GithubSettings},
     http, leases,
     logs::Logs,
+    secrets::KeySource,
     store::{Fuse, Store, StoreError},
     web::{About, Pages},
     workers,
@@ -253,6 +254,7 @@ fn yard(
         logs: Logs::new(data.logs()),
         clock,
         rules: RwLock::new(Arc::new(config.rules.clone())),
+        keys: KeySource::new(config.master_key.clone(), data),
         executor,
         github,
         settings: Settings {

@@ -11,5 +11,7 @@ mod real;
 mod receive;
 mod run_page;
 mod sample;
+mod secrets;
 mod store;
+mod tokens;
 mod web;

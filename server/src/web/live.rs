@@ -35,6 +35,7 @@ use super::{
 };
 use crate::{
     logs::{Needle, Piece},
+    api::problem::ProblemDocument,
     store::{RunPage, StepRow, WorkflowRow},
 };
 
@@ -51,7 +52,20 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How long a browser waits before it asks again.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// The states of a run whenever they change, until they are final.
+/// The states of a run whenever they change, until they are final
+///
+/// Events `run` carry the run with its workflows and steps; one event `end` is the last.
+#[utoipa::path(
+    get,
+    path = "/api/v1/runs/{id}/events",
+    tag = "runs",
+    params(("id" = i64, Path, description = "the run")),
+    responses(
+        (status = 200, description = "server-sent events", body = String, content_type = "text/event-stream"),
+        (status = 404, description = "there is no such run", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 503, description = "too many are looking; try again in a moment", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn run_events(
     State(site): State<Site>,
     Path(id): Path<String>,
@@ -70,15 +84,31 @@ pub(super) async fn run_events(
     Ok(events(closing, stream::unfold(watch, |mut watch| async { watch.next().await.map(|event| (event, watch)) })))
 }
 
-#[derive(Debug, Default, serde::Deserialize)]
+#[derive(Debug, Default, serde::Deserialize, utoipa::IntoParams)]
 #[serde(default)]
+#[into_params(parameter_in = Query)]
 pub(super) struct LogQuery {
+    /// `text` for plain text, as `Accept: text/plain` says it.
     format: Option<String>,
     /// The line to begin after; `Last-Event-ID` says it better.
     from: Option<u64>,
 }
 
-/// A step's log, while it is written and afterwards; as plain text up to its end of now.
+/// A step's log, while it is written and afterwards; as plain text up to its end of now
+///
+/// Events `lines` carry lines and end with an id that `Last-Event-ID` resumes from; one event `end`
+/// is the last.
+#[utoipa::path(
+    get,
+    path = "/api/v1/steps/{id}/log",
+    tag = "steps",
+    params(("id" = i64, Path, description = "the step"), LogQuery),
+    responses(
+        (status = 200, description = "server-sent events, or text", content((String = "text/event-stream"), (String = "text/plain"))),
+        (status = 404, description = "there is no such step", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 503, description = "too many are looking; try again in a moment", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn step_log(
     State(site): State<Site>,
     Path(id): Path<String>,

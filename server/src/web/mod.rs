@@ -39,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::{
+    api::problem::Problem,
     changes::Changes,
     clock::Clock,
     logs::Logs,
@@ -109,6 +110,14 @@ pub fn router(pages: Pages) -> Router {
             streams: Arc::new(Semaphore::new(MOST_STREAMS)),
             searches: Arc::new(Semaphore::new(MOST_SEARCHES)),
         })
+}
+
+/// What the API's document says of the two streams.
+pub(crate) fn streams() -> utoipa::openapi::OpenApi {
+    #[derive(utoipa::OpenApi)]
+    #[openapi(paths(live::run_events, live::step_log))]
+    struct Streams;
+    <Streams as utoipa::OpenApi>::openapi()
 }
 
 fn header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {
@@ -212,7 +221,7 @@ impl IntoResponse for Answer {
     }
 }
 
-/// The same for programs: `{"error"}`.
+/// The same for programs.
 struct ApiAnswer(Answer);
 
 impl<E: Into<Answer>> From<E> for ApiAnswer {
@@ -223,8 +232,8 @@ impl<E: Into<Answer>> From<E> for ApiAnswer {
 
 impl IntoResponse for ApiAnswer {
     fn into_response(self) -> Response {
-        let body = axum::Json(serde_json::json!({ "error": self.0.to_string() }));
-        self.0.with_cause(body.into_response())
+        let problem = Problem::new(self.0.status(), self.0.to_string());
+        self.0.with_cause(problem.into_response())
     }
 }
 

@@ -19,9 +19,8 @@ use mergeyard_types::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc};
 
-pub(crate) use mask::MIN_SECRET_BYTES;
 use mask::MaskedStream;
-pub use mask::Masker;
+pub use mask::{MIN_SECRET_BYTES, Masker};
 
 /// A longer line is split here: it protects pages and memory from output without newlines.
 pub const MAX_LINE_BYTES: usize = 16 * 1024;

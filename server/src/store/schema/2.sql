@@ -46,10 +46,11 @@ CREATE TABLE trusted_accounts (
   PRIMARY KEY (known_as, account)
 ) STRICT;
 
--- Tokens of the API. Only a hash is kept; the token is shown once.
+-- Tokens of the API. Only a hash is kept; the token is shown once. A revoked one stays, so that the
+-- log can say whose it was, and gives its name free.
 CREATE TABLE tokens (
   id INTEGER PRIMARY KEY,
-  name TEXT NOT NULL UNIQUE,
+  name TEXT NOT NULL,
   hash BLOB NOT NULL UNIQUE,                 -- SHA-256 of 256 random bits
   role TEXT NOT NULL,                        -- read | approve | admin
   created INTEGER NOT NULL,
@@ -57,9 +58,10 @@ CREATE TABLE tokens (
   used INTEGER,
   revoked INTEGER
 ) STRICT;
+CREATE UNIQUE INDEX tokens_in_force ON tokens(name) WHERE revoked IS NULL;
 
--- Secrets of pipelines, sealed with the master key; scope and name are authenticated with the
--- value, so that a row moved to another name does not open.
+-- Secrets of pipelines, sealed with the master key; scope, name and rule are authenticated with
+-- the value, so that a row moved to another name, or opened to more events, does not open.
 CREATE TABLE secrets (
   id INTEGER PRIMARY KEY,
   scope TEXT NOT NULL COLLATE NOCASE,        -- owner/name | owner | '' for everybody
