@@ -18,6 +18,7 @@ use crate::{
     config::Rules,
     github::Github,
     logs::Logs,
+    secrets::{KeySource, Secrets},
     store::{Lease, Store},
 };
 
@@ -26,6 +27,8 @@ pub struct Yard {
     pub logs: Logs,
     pub clock: Clock,
     pub rules: RwLock<Arc<Rules>>,
+    /// The key of secrets.
+    pub keys: KeySource,
     pub executor: Executor,
     /// `None` without a token: then nothing is told to GitHub.
     pub github: Option<Github>,
@@ -55,6 +58,8 @@ pub struct Settings {
     pub keep_bodies: Duration,
     pub reconcile_every: Duration,
     pub parallel_steps: usize,
+    /// What one step may say in all.
+    pub log_bytes: u64,
 }
 
 /// One bell for each kind of worker.
@@ -76,6 +81,11 @@ impl Settings {
 impl Yard {
     pub fn rules(&self) -> Arc<Rules> {
         self.rules.read().expect("no holder of this lock panics").clone()
+    }
+
+    /// What pipelines may be given, by the rules of now.
+    pub fn secrets(&self) -> Secrets {
+        Secrets { store: self.store.clone(), keys: self.keys.clone(), rules: self.rules() }
     }
 
     pub fn set_rules(&self, rules: Rules) {

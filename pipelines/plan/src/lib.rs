@@ -18,6 +18,7 @@ pub mod finding;
 pub mod gather;
 pub mod labels;
 pub mod outputs;
+pub mod package_list;
 pub mod pipeline;
 pub mod policy;
 pub mod rules;
