@@ -5,6 +5,7 @@ mod architecture;
 mod crash;
 mod deliver;
 mod doctor;
+mod events;
 mod github;
 mod logs;
 mod real;
