@@ -19,6 +19,7 @@ pub mod finding;
 pub mod gather;
 pub mod labels;
 pub mod outputs;
+pub mod package_list;
 pub mod policy;
 pub mod rules;
 pub mod run;

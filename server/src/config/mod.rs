@@ -13,6 +13,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -24,10 +25,13 @@ pub use registry::{Embedded, Registry, RegistryAlone};
 pub use repo::Schedule;
 pub use source::ConfigError;
 
-use crate::store::Source;
+use crate::{
+    secrets::{self, ConfiguredSecret, MasterKey},
+    store::Source,
+};
 use mergeyard_run::engine::BuildSecret;
 pub use raw::BuildNetwork;
-use raw::{RawConfig, RawPipelines, RawSecret};
+use raw::{RawConfig, RawPipelineSecret, RawPipelines, RawSecret};
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -37,6 +41,8 @@ pub struct Config {
     pub engine: Engine,
     pub registry: Registry,
     pub deliveries: Deliveries,
+    /// The key that seals secrets, where it is not the data directory's.
+    pub master_key: Option<Arc<MasterKey>>,
     pub rules: Rules,
 }
 
@@ -72,6 +78,8 @@ pub struct Engine {
     /// Limits of one build.
     pub memory: Option<u64>,
     pub network: BuildNetwork,
+    /// What one step may say in all; the rest is cut, with a line that says so.
+    pub log_bytes: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -94,6 +102,7 @@ pub struct Rules {
     pub secrets: Vec<WebhookSecret>,
     /// What builds may read, beside the policies one for one.
     pub build_secrets: Vec<Vec<BuildSecret>>,
+    pub pipeline_secrets: Vec<ConfiguredSecret>,
     pub schedules: Vec<Schedule>,
     pub pipelines: Pipelines,
 }
@@ -227,6 +236,8 @@ impl Config {
             engine,
             registry,
             deliveries,
+            secrets: raw_secrets,
+            secret: raw_secret,
             pipelines,
             repo: repositories,
         } = raw;
@@ -293,11 +304,19 @@ impl Config {
             let password = secret(&format!("engine.registries[{at}].password"), login.password)?;
             registries.push(RegistryLogin { host: login.host, username: login.username, password });
         }
+        let master_key = raw_secrets.key.map(|raw| master_key(secret("secrets.key", raw)?)).transpose()?;
+        let pipeline_secrets = pipeline_secrets(raw_secret, folder)?;
         let registry = Registry::check(registry, folder)?;
         if engine.parallel == 0 {
             return Err(ConfigError::value(
                 "engine.parallel",
                 "is 0, so no step would ever run; write 1 or more",
+            ));
+        }
+        if engine.log_mb == 0 {
+            return Err(ConfigError::value(
+                "engine.log_mb",
+                "is 0, so no step could say anything; write 1 or more",
             ));
         }
         Ok(Self {
@@ -316,14 +335,58 @@ impl Config {
                 registries,
                 memory: engine.memory_mb.map(|mb| mb.saturating_mul(1024 * 1024)),
                 network: engine.network,
+                log_bytes: engine.log_mb.saturating_mul(1024 * 1024),
             },
             registry,
             deliveries: Deliveries {
                 keep: Duration::from_secs(deliveries.keep_days.saturating_mul(24 * 3600)),
             },
-            rules: Rules { policies, secrets, build_secrets, schedules, pipelines: Pipelines::of(pipelines) },
+            master_key,
+            rules: Rules {
+                policies,
+                secrets,
+                build_secrets,
+                pipeline_secrets,
+                schedules,
+                pipelines: Pipelines::of(pipelines),
+            },
         })
     }
+}
+
+fn master_key(digits: Secret) -> Result<Arc<MasterKey>, ConfigError> {
+    let key = MasterKey::parse(&digits, "of the configuration");
+    key.map(Arc::new).map_err(|error| ConfigError::value("secrets.key", &format!("is not usable: {error}")))
+}
+
+fn pipeline_secrets(
+    raw: Vec<RawPipelineSecret>,
+    folder: &Path,
+) -> Result<Vec<ConfiguredSecret>, ConfigError> {
+    let mut read = Vec::<ConfiguredSecret>::new();
+    for (at, raw) in raw.into_iter().enumerate() {
+        let RawPipelineSecret { name, value, repo, org, global, events, images } = raw;
+        let wrong = |key: &str, why: &str| ConfigError::value(&format!("secret[{at}]{key}"), why);
+        let name = name.parse().map_err(|why: String| wrong(".name", &format!("is wrong: {why}")))?;
+        let scope = match (repo, org, global) {
+            (Some(repo), None, false) => secrets::Scope::repository(&repo),
+            (None, Some(org), false) => secrets::Scope::organisation(&org)
+                .map_err(|why| wrong(".org", &format!("is wrong: {why}")))?,
+            (None, None, true) => secrets::Scope::Global,
+            _ => return Err(wrong("", "must say whose it is by one of `repo`, `org` or `global = true`")),
+        };
+        let value = value.reveal(&format!("secret[{at}].value"), folder)?;
+        secrets::check_value(value.expose()).map_err(|why| wrong(".value", &format!("is wrong: {why}")))?;
+        if let Some(why) = secrets::unmaskable(value.expose()) {
+            tracing::warn!("`secret[{at}].value`: {why}");
+        }
+        if read.iter().any(|other| (&other.scope, &other.name) == (&scope, &name)) {
+            return Err(wrong("", &format!("is there twice: `{name}` of {scope}; take one of them out")));
+        }
+        let rule = secrets::Rule { events, images };
+        read.push(ConfiguredSecret { scope, name, rule, value });
+    }
+    Ok(read)
 }
 
 /// A secret that can be guessed proves nothing.

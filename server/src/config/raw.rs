@@ -6,7 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use mergeyard_types::{ImageName, RegistryHost, Secret};
+use mergeyard_plan::event::EventKind;
+use mergeyard_types::{ImageName, RegistryHost, RepoName, Secret};
 use serde::{Deserialize, Deserializer, de};
 use url::Url;
 
@@ -22,6 +23,8 @@ pub(super) struct RawConfig {
     pub(super) engine: RawEngine,
     pub(super) registry: RawRegistry,
     pub(super) deliveries: RawDeliveries,
+    pub(super) secrets: RawSecrets,
+    pub(super) secret: Vec<RawPipelineSecret>,
     pub(super) pipelines: RawPipelines,
     pub(super) repo: Vec<RawRepo>,
 }
@@ -36,6 +39,8 @@ impl Default for RawConfig {
             engine: RawEngine::default(),
             registry: RawRegistry::default(),
             deliveries: RawDeliveries::default(),
+            secrets: RawSecrets::default(),
+            secret: Vec::new(),
             pipelines: RawPipelines::default(),
             repo: Vec::new(),
         }
@@ -113,6 +118,8 @@ pub(super) struct RawEngine {
     #[serde(deserialize_with = "some_number")]
     pub(super) memory_mb: Option<u64>,
     pub(super) network: BuildNetwork,
+    #[serde(deserialize_with = "number")]
+    pub(super) log_mb: u64,
 }
 
 impl Default for RawEngine {
@@ -123,6 +130,7 @@ impl Default for RawEngine {
             registries: Vec::new(),
             memory_mb: None,
             network: BuildNetwork::Default,
+            log_mb: mergeyard_run::log::DEFAULT_LOG_BYTES / (1024 * 1024),
         }
     }
 }
@@ -247,6 +255,28 @@ pub(super) struct RawRepo {
 
 fn yes() -> bool {
     true
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawSecrets {
+    pub(super) key: Option<RawSecret>,
+}
+
+/// A secret of pipelines, of one repository, one organisation or everybody.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPipelineSecret {
+    pub(super) name: String,
+    pub(super) value: RawSecret,
+    pub(super) repo: Option<RepoName>,
+    pub(super) org: Option<String>,
+    #[serde(default)]
+    pub(super) global: bool,
+    #[serde(default)]
+    pub(super) events: Vec<EventKind>,
+    #[serde(default)]
+    pub(super) images: Vec<String>,
 }
 
 #[derive(Deserialize)]
