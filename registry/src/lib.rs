@@ -33,8 +33,8 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 pub use access::{
-    Account, Denied, Grant, GrantError, Identity, NewRobot, Right, Robot, RobotError, RobotName,
-    RobotNameError, Robots, ScopeError, SecretHash,
+    Account, Denied, FailedAttempts, Grant, GrantError, Identity, NewRobot, Right, Robot, RobotError,
+    RobotName, RobotNameError, Robots, ScopeError, SecretHash,
 };
 pub use config::{Config, Limits, Mirror, Repository, Retention, Rules, Tags};
 pub use endpoints::router;

@@ -10,6 +10,7 @@
 //! | `registry/`         | images, see the registry's `store/paths.rs`                  |
 //! | `tls/`              | the registry's authority and certificate, with their keys    |
 //! | `ca/ca.crt`         | the authority's certificate, for clients: `--cert-dir ca`    |
+//! | `master.key`        | seals the secrets in the database; keep a copy elsewhere     |
 //! | `registry-password` | the login of the embedded registry, made at the first start  |
 
 use std::{
@@ -86,6 +87,10 @@ impl DataDir {
 
     pub fn database(&self) -> PathBuf {
         self.0.join("mergeyard.sqlite")
+    }
+
+    pub fn master_key(&self) -> PathBuf {
+        self.0.join("master.key")
     }
 
     pub fn logs(&self) -> PathBuf {

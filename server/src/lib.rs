@@ -4,6 +4,8 @@
 //! [`inbox`] decides it, [`steps`] does it, [`outbox`] tells about it. [`yard`] holds what
 //! they share, [`workers`] keep them going; [`serve`] puts a server together and takes it apart.
 
+pub mod api;
+pub mod asked;
 mod audit;
 pub mod changes;
 pub mod cli;
@@ -12,10 +14,13 @@ pub mod config;
 pub mod data_dir;
 pub mod doctor;
 mod embedded_registry;
+pub mod ends;
 pub mod github;
+mod given;
 pub mod http;
 pub mod inbox;
 pub mod leases;
+pub mod lint;
 pub mod logs;
 pub mod missed;
 pub mod outbox;
@@ -23,7 +28,10 @@ pub mod payload;
 mod remote;
 pub mod retention;
 pub mod sample;
+pub mod schedules;
+pub mod secrets;
 pub mod serve;
+pub mod services;
 pub mod steps;
 pub mod store;
 pub mod web;

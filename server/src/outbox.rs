@@ -55,7 +55,7 @@ pub async fn turn(yard: &Yard) -> Result<bool, StoreError> {
 }
 
 fn translate(yard: &Yard, status: &effect::CommitStatus) -> CommitStatus {
-    let target = status.run.and_then(|run| yard.settings.public_url.join(&format!("runs/{run}")).ok());
+    let target = status.run.map(|run| yard.settings.run_url(run));
     CommitStatus {
         state: status.state,
         context: status.context.clone(),

@@ -1,6 +1,9 @@
 //! Where a repository is fetched from, and with what.
 
-use mergeyard_plan::policy::Policy;
+use mergeyard_plan::{
+    event::{Forge, Repository},
+    policy::Policy,
+};
 use mergeyard_run::git::{Remote, RemoteUrl};
 
 use mergeyard_types::RepoName;
@@ -29,5 +32,17 @@ impl Settings {
         let token =
             embedded.filter(|_| configured.is_some()).or_else(|| forge.map(|(_, token)| token.clone()));
         Ok(Remote { url, token, allow_file: configured.is_some() })
+    }
+
+    /// A repository that nothing was ever heard of lives at GitHub, unless the operator says
+    /// that it is fetched from elsewhere.
+    pub fn never_seen(&self, name: RepoName, policy: Option<&Policy>) -> (Forge, Repository) {
+        let elsewhere = |url: &String| !url.starts_with(&self.forge_url);
+        let forge = match policy.and_then(|policy| policy.clone_url.as_ref()).is_some_and(elsewhere) {
+            true => Forge::Git,
+            false => Forge::Github,
+        };
+        let clone_url = Some(format!("{}/{name}.git", self.forge_url)).filter(|_| forge == Forge::Github);
+        (forge, Repository { clone_url, ..Repository::named(name) })
     }
 }

@@ -24,9 +24,12 @@ use crate::{
     config::{self, Config},
     data_dir::{DataDir, DataDirError, Owner},
     embedded_registry::EmbeddedRegistry,
+    ends,
     github::{Github, GithubError, GithubSettings},
     http, leases,
     logs::Logs,
+    secrets::KeySource,
+    services::Followers,
     store::{Fuse, Store, StoreError},
     web::{About, Pages},
     workers,
@@ -36,6 +39,9 @@ use crate::{
 /// How long steps that run may go on when the server is asked to stop; what is not done by
 /// then is started again by the next server.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// How long a start waits for an engine that does not answer.
+const LONGEST_SWEEP: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -118,6 +124,7 @@ impl Server {
                 public_url: yard.settings.public_url.to_string(),
             }),
             registry: place.registry.clone(),
+            closing: closing.clone(),
         };
         let app = http::router(yard.clone(), pages);
         let tls = match &config.http.tls {
@@ -127,11 +134,15 @@ impl Server {
         let closed = closing.clone().cancelled_owned();
         let http = tokio::spawn(registry::serve_app(listener, app, tls, limits(), closed));
         let stopping = CancellationToken::new();
+        if parts.workers {
+            // Before anything new is started, so that it cannot be taken for what a crash left.
+            let sweep = tokio::time::timeout(LONGEST_SWEEP, ends::sweep(&yard));
+            if sweep.await.is_err() {
+                warn!("the engine does not answer; what a crash left in it stays until the next start");
+            }
+        }
         let workers = if parts.workers { workers::start(&yard, &stopping) } else { TaskTracker::new() };
         workers.close();
-        if parts.workers {
-            tokio::spawn(sweep_engine(yard.clone()));
-        }
         info!(%address, registry = %place.access.host, "mergeyard is ready");
         let mut listeners = vec![http];
         listeners.extend(place.listener);
@@ -158,6 +169,9 @@ impl Server {
             self.yard.hand_over.cancel();
             self.workers.wait().await;
         }
+        // Services live as long as their workflows, whoever follows them.
+        self.yard.hand_over.cancel();
+        self.yard.followers.wait().await;
         self.closing.cancel();
         for listener in self.listeners {
             let _ = listener.await;
@@ -167,6 +181,7 @@ impl Server {
 
     /// Ends as a killed process does: nothing is finished, nothing is said.
     pub async fn kill(self) {
+        self.yard.followers.die().await;
         for listener in self.listeners {
             listener.abort();
             let _ = listener.await;
@@ -252,21 +267,27 @@ fn yard(
         logs: Logs::new(data.logs()),
         clock,
         rules: RwLock::new(Arc::new(config.rules.clone())),
+        keys: KeySource::new(config.master_key.clone(), data),
         executor,
         github,
         settings: Settings {
             public_url: config.http.public_url.clone(),
             hook_url: config.http.hook_url(),
+            forge_url: forge.as_deref().map(|host| format!("https://{host}")).unwrap_or_default(),
             forge_token: forge.zip(config.github.token.clone()),
+            machine: machine(),
             keep_bodies: config.deliveries.keep,
             reconcile_every: config.github.reconcile_every,
             parallel_steps: config.engine.parallel,
+            log_bytes: config.engine.log_bytes,
         },
         wake: Wake::default(),
         changes: Default::default(),
         busy: Mutex::default(),
         leases: Mutex::default(),
         hand_over: CancellationToken::new(),
+        followers: Followers::default(),
+        begun: Mutex::default(),
     })
 }
 
@@ -293,13 +314,7 @@ fn docker(config: &Config, git: GitCache, engine: Engine, registry: Arc<Registry
     docker
 }
 
-/// Removes what a crash left in the engine. An engine that is down has nothing to remove.
-async fn sweep_engine(yard: Arc<Yard>) {
-    let live = match yard.store.leases().await {
-        Ok(leases) => leases.iter().map(|(lease, _)| lease.step).collect::<Vec<_>>(),
-        Err(_) => return,
-    };
-    if let Err(error) = yard.executor.reconcile(&live).await {
-        warn!(error = %error, "could not look for what a crash left in the engine");
-    }
+/// This machine's name, by the kernel. Elsewhere than on Linux it has none here.
+fn machine() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }

@@ -1,13 +1,13 @@
 //! The yard: everything that works together in one server.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, RwLock},
     time::{Duration, Instant},
 };
 
 use mergeyard_run::executor::Executor;
-use mergeyard_types::{Secret, StepId};
+use mergeyard_types::{RunId, Secret, StepId, WorkflowId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -18,6 +18,8 @@ use crate::{
     config::Rules,
     github::Github,
     logs::Logs,
+    secrets::{KeySource, Secrets},
+    services::Followers,
     store::{Lease, Store},
 };
 
@@ -26,6 +28,8 @@ pub struct Yard {
     pub logs: Logs,
     pub clock: Clock,
     pub rules: RwLock<Arc<Rules>>,
+    /// The key of secrets.
+    pub keys: KeySource,
     pub executor: Executor,
     /// `None` without a token: then nothing is told to GitHub.
     pub github: Option<Github>,
@@ -38,6 +42,10 @@ pub struct Yard {
     pub leases: Mutex<HashMap<StepId, (Lease, i64, Instant)>>,
     /// Stops the steps that run, when the server has to go before they are done.
     pub hand_over: CancellationToken,
+    /// Who follows services and other detached steps.
+    pub followers: Followers,
+    /// Workflows that this server began to work on, and that may have something in the engine.
+    pub begun: Mutex<BTreeSet<WorkflowId>>,
 }
 
 /// What workers need to know of the configuration.
@@ -48,9 +56,15 @@ pub struct Settings {
     pub hook_url: Url,
     /// The token that fetches from the forge, and the host it may be sent to.
     pub forge_token: Option<(String, Secret)>,
+    /// GitHub, as it is looked at with a browser; without a slash at its end.
+    pub forge_url: String,
+    /// This machine's name.
+    pub machine: String,
     pub keep_bodies: Duration,
     pub reconcile_every: Duration,
     pub parallel_steps: usize,
+    /// What one step may say in all.
+    pub log_bytes: u64,
 }
 
 /// One bell for each kind of worker.
@@ -61,9 +75,22 @@ pub struct Wake {
     pub outbox: Notify,
 }
 
+impl Settings {
+    /// The page of a run.
+    pub fn run_url(&self, run: RunId) -> String {
+        let page = self.public_url.join(&format!("runs/{run}"));
+        page.map(String::from).unwrap_or_default()
+    }
+}
+
 impl Yard {
     pub fn rules(&self) -> Arc<Rules> {
         self.rules.read().expect("no holder of this lock panics").clone()
+    }
+
+    /// What pipelines may be given, by the rules of now.
+    pub fn secrets(&self) -> Secrets {
+        Secrets { store: self.store.clone(), keys: self.keys.clone(), rules: self.rules() }
     }
 
     pub fn set_rules(&self, rules: Rules) {

@@ -63,6 +63,8 @@ pub struct World {
 pub struct Repo {
     pub statuses: Vec<Status>,
     pub hooks: Vec<Hook>,
+    /// What each pull request changes, by its number.
+    pub files: BTreeMap<u64, Vec<String>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,6 +179,11 @@ impl FakeGithub {
         self.shared.change(|world| {
             world.repos.entry(name.clone()).or_default();
         });
+    }
+
+    /// What pull request `number` changes.
+    pub fn set_files(&self, repo: &RepoName, number: u64, files: Vec<String>) {
+        self.shared.change(|world| world.repos.entry(repo.clone()).or_default().files.insert(number, files));
     }
 
     /// From now on it is this time, until it is set again. Before, the system's clock counts.
@@ -624,6 +631,7 @@ impl Call<'_> {
         match (method.as_str(), rest) {
             ("POST", ["statuses", sha]) => self.add_status(&repo, sha),
             ("GET", ["commits", sha, "statuses"]) => self.list_statuses(&repo, sha),
+            ("GET", ["pulls", number, "files"]) => self.list_files(&repo, number),
             ("GET", ["hooks"]) => self.list_hooks(&repo),
             ("POST", ["hooks"]) => self.add_hook(&repo),
             ("PATCH", ["hooks", id]) => self.change_hook(&repo, id),
@@ -666,6 +674,24 @@ impl Call<'_> {
         Ok((200, statuses.into()))
     }
 
+    /// Page by page, and never more than three thousand, as the real one.
+    fn list_files(&self, repo: &RepoName, number: &str) -> Result<(u16, Value), Refusal> {
+        const MOST_FILES: usize = 3000;
+        let number: u64 = number.parse().map_err(|_| not_found())?;
+        let world = self.shared.world.borrow();
+        let repo = world.repos.get(repo).ok_or_else(not_found)?;
+        let files = repo.files.get(&number).ok_or_else(not_found)?;
+        let length = self.parameter("per_page").and_then(|text| text.parse().ok()).unwrap_or(30).clamp(1, 100);
+        let page: usize = self.parameter("page").and_then(|text| text.parse().ok()).unwrap_or(1);
+        let listed = files.iter().take(MOST_FILES).skip(page.saturating_sub(1) * length).take(length);
+        Ok((200, listed.map(|name| json!({ "filename": name, "status": "modified", "changes": 1 })).collect()))
+    }
+
+    fn parameter(&self, name: &str) -> Option<String> {
+        let query = self.shared.link(&format!("/?{}", self.query));
+        query.query_pairs().find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
+    }
+
     fn list_hooks(&self, repo: &RepoName) -> Result<(u16, Value), Refusal> {
         let world = self.shared.world.borrow();
         let hooks = world.repos.get(repo).map(|repo| &repo.hooks[..]).unwrap_or_default();
@@ -705,11 +731,10 @@ impl Call<'_> {
         id: &str,
         headers: &mut Headers,
     ) -> Result<(u16, Value), Refusal> {
-        let query = self.shared.link(&format!("/?{}", self.query));
-        let parameter =
-            |name: &str| query.query_pairs().find(|(n, _)| n == name).map(|(_, value)| value.into_owned());
-        let length = parameter("per_page").and_then(|length| length.parse().ok()).unwrap_or(30).clamp(1, 100);
-        let from = parameter("cursor")
+        let length =
+            self.parameter("per_page").and_then(|length| length.parse().ok()).unwrap_or(30).clamp(1, 100);
+        let from = self
+            .parameter("cursor")
             .and_then(|cursor| cursor.strip_prefix("v1_")?.parse().ok())
             .unwrap_or(u64::MAX);
 

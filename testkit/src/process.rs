@@ -18,7 +18,7 @@ use std::{
 
 use rustix::process::{Pid, kill_process};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
     process::{Child, Command},
     sync::watch,
 };
@@ -149,9 +149,20 @@ impl fmt::Display for Said {
 
 /// Runs a program to its end.
 pub async fn run(command: &mut Command) -> Said {
-    command.stdin(Stdio::null()).kill_on_drop(true);
+    run_with(command, "").await
+}
+
+/// Runs a program to its end, with this to read.
+pub async fn run_with(command: &mut Command, input: &str) -> Said {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let what = format!("the end of {command:?}");
-    let output = bounded(&what, command.output()).await;
+    let talk = async {
+        let mut child = command.spawn()?;
+        // A program that does not care to read has closed its end, which is no fault.
+        let _ = child.stdin.take().expect("it was asked for").write_all(input.as_bytes()).await;
+        child.wait_with_output().await
+    };
+    let output = bounded(&what, talk).await;
     let output = output.unwrap_or_else(|error| panic!("{what}: {error}"));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Said { status: output.status, stdout: text(&output.stdout), stderr: text(&output.stderr) }

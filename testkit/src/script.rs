@@ -30,17 +30,26 @@ pub enum Act {
     Panic,
 }
 
-/// What the steps do. Unless told otherwise, they publish.
+/// A step of a pipeline file, as it was given to whoever runs it.
+#[derive(Debug, Clone)]
+pub struct Given {
+    pub name: String,
+    pub environment: BTreeMap<String, String>,
+}
+
+/// What the steps do. Unless told otherwise, they publish, or succeed.
 #[derive(Default)]
 pub struct Script {
     acts: Mutex<BTreeMap<String, VecDeque<Act>>>,
     played: Mutex<Vec<String>>,
+    given: Mutex<Vec<Given>>,
     /// Rings when a step has begun to hang.
     pub hanging: Notify,
 }
 
 impl Script {
-    /// The next step that publishes `image` goes like this; may be said several times.
+    /// The next step that publishes `image`, or has this name, goes like this; may be said
+    /// several times.
     pub fn next(&self, image: &str, act: Act) {
         self.acts.lock().unwrap().entry(image.to_owned()).or_default().push_back(act);
     }
@@ -48,6 +57,11 @@ impl Script {
     /// What was really done, in order.
     pub fn played(&self) -> Vec<String> {
         self.played.lock().unwrap().clone()
+    }
+
+    /// The steps of pipeline files that were run, in order, with what they were given.
+    pub fn given(&self) -> Vec<Given> {
+        self.given.lock().unwrap().clone()
     }
 
     fn take(&self, image: &str) -> Act {
@@ -81,9 +95,7 @@ impl Play for Stage {
 
 impl Stage {
     async fn perform(self, job: StepJob, cx: StepContext) -> StepOutcome {
-        let Action::Image(action) = &job.action else {
-            panic!("only images are played so far, not {}", job.action.name())
-        };
+        let Action::Image(action) = &job.action else { return self.pretend(job, cx).await };
         let image = format!("{}:{}", action.name, action.version);
         cx.log.note(&format!("playing {image}")).await;
         match self.script.take(action.name.as_str()) {
@@ -93,6 +105,29 @@ impl Stage {
             Act::Panic => panic!("the script says so"),
             Act::Hang => {
                 self.script.note(format!("hang {image}"));
+                self.script.hanging.notify_one();
+                cx.cancel.cancelled().await;
+                StepOutcome::Cancelled
+            }
+        }
+    }
+
+    /// A clone or a container: nothing is done, and it is noted what would have been.
+    async fn pretend(self, job: StepJob, cx: StepContext) -> StepOutcome {
+        let name = job.name.clone();
+        cx.log.note(&format!("playing {name}")).await;
+        self.script.note(format!("run {name}"));
+        let environment = job.environment.into_iter().collect();
+        self.script.given.lock().unwrap().push(Given { name: name.clone(), environment });
+        match self.script.take(&name) {
+            Act::Publish => {
+                self.fuse.burn().await;
+                StepOutcome::Success { outputs: BTreeMap::new() }
+            }
+            Act::Fail(message) => StepOutcome::Failure { message: message.to_owned() },
+            Act::Stumble(message) => StepOutcome::Error { message: message.to_owned(), retry: true },
+            Act::Panic => panic!("the script says so"),
+            Act::Hang => {
                 self.script.hanging.notify_one();
                 cx.cancel.cancelled().await;
                 StepOutcome::Cancelled

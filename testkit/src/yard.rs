@@ -27,6 +27,7 @@ use tokio::task::JoinHandle;
 
 use crate::{
     fake_github::FakeGithub,
+    process::{self, Said},
     script::{Script, Stage},
 };
 
@@ -139,6 +140,35 @@ impl TestYard {
 
     pub fn folder(&self) -> PathBuf {
         self.folder.path().to_owned()
+    }
+
+    /// Runs the real program with this yard's configuration, beside its server.
+    pub async fn command_line(&self, arguments: &[&str], input: &str) -> Said {
+        let config = self.folder.path().join("mergeyard.toml");
+        std::fs::write(&config, self.config.to_string()).expect("the folder can be written");
+        let mut command = process::mergeyard();
+        command.args(arguments).arg("--config").arg(config).current_dir(self.folder.path());
+        process::run_with(&mut command, input).await
+    }
+
+    /// A token of the API that was made on the command line.
+    pub async fn token(&self, name: &str, role: &str) -> String {
+        let arguments = ["token", "create", name, "--role", role, "--format", "json"];
+        let said: Value =
+            serde_json::from_str(&self.command_line(&arguments, "").await.good()).expect("JSON");
+        said["token"].as_str().expect("a token").to_owned()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address())
+    }
+
+    pub async fn get(&self, path: &str, token: Option<&str>) -> Answer {
+        answer(bearing(self.http.get(self.url(path)), token)).await
+    }
+
+    pub async fn post(&self, path: &str, token: Option<&str>, body: &Value) -> Answer {
+        answer(bearing(self.http.post(self.url(path)), token).json(body)).await
     }
 
     pub fn http(&self) -> &reqwest::Client {
@@ -276,6 +306,13 @@ impl Drop for TestYard {
         if self.server.is_some() && !std::thread::panicking() {
             panic!("a test yard must be closed, so that what is left over is noticed");
         }
+    }
+}
+
+fn bearing(request: reqwest::RequestBuilder, token: Option<&str>) -> reqwest::RequestBuilder {
+    match token {
+        Some(token) => request.bearer_auth(token),
+        None => request,
     }
 }
 

@@ -81,6 +81,23 @@ async fn a_description_longer_than_github_takes_is_cut_and_arrives() {
 }
 
 #[tokio::test]
+async fn the_files_of_a_pull_request_come_page_by_page_and_too_many_are_none() {
+    let (fake, github) = world().await;
+    for (count, pages) in [(0, 1), (99, 1), (100, 2), (250, 3), (2999, 30)] {
+        fake.set_files(&repo(), count, (0..count).map(|n| format!("src/{n}.rs")).collect());
+        let before = fake.requests().len();
+        let files = github.changed_files(&repo(), count).await.unwrap().unwrap();
+        assert_eq!((files.len() as u64, fake.requests().len() - before), (count, pages));
+        assert_eq!(files.last().cloned(), count.checked_sub(1).map(|last| format!("src/{last}.rs")));
+    }
+    // GitHub stops there, and does not say whether it was all.
+    fake.set_files(&repo(), 3000, vec!["a".to_owned(); 5000]);
+    assert_eq!(github.changed_files(&repo(), 3000).await.unwrap(), None);
+    let error = github.changed_files(&repo(), 7).await.unwrap_err().to_string();
+    assert!(error.contains("#7 of acme/clock"), "{error}");
+}
+
+#[tokio::test]
 async fn the_api_may_lie_below_a_path() {
     let (fake, _) = world().await;
     let github = client(&fake, fake.enterprise_url());

@@ -308,7 +308,7 @@ async fn what_starts_nothing_is_kept_with_its_reason() {
     deleted["after"] = "0".repeat(40).into();
     deleted["deleted"] = true.into();
     let mut labeled = yard.merged(&yard.first);
-    labeled["action"] = "labeled".into();
+    labeled["action"] = "haunted".into();
     let unheard = json!({ "action": "invented", "repository": { "id": 7001, "full_name": "acme/clock" } });
     let events = [
         ("n-tag", "push", deleted),

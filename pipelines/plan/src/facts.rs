@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 
 use mergeyard_types::{CommitSha, RepoName, RunId, Timestamp};
+use serde::{Deserialize, Serialize};
 
-use crate::{event::EventKind, policy::Trust};
+use crate::{environment, event::EventKind, policy::Trust};
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     pub system: System,
     pub forge: ForgeFacts,
@@ -24,7 +25,39 @@ pub struct Facts {
     pub inputs: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What is kept of a run for the `CI_PREV_…` of the run after it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    pub pipeline: PipelineFacts,
+    pub commit: Commit,
+}
+
+impl Facts {
+    /// As they are kept with the run for its steps, which are given their variables when they start:
+    /// without a list of changed files that no variable would carry.
+    pub fn kept(mut self) -> Self {
+        self.pipeline.files = self.pipeline.files.filter(|files| files.len() <= environment::MOST_FILES);
+        self
+    }
+
+    /// Of another run of the same plan.
+    pub fn repeated(mut self, number: RunId, reruns: u32, created: Timestamp) -> Self {
+        let pipeline = &mut self.pipeline;
+        let (old, new) = (format!("/runs/{}", pipeline.number), format!("/runs/{number}"));
+        pipeline.url = pipeline.url.replace(&old, &new);
+        pipeline.parent = Some(pipeline.number);
+        (pipeline.number, pipeline.reruns, pipeline.created) = (number, reruns, created);
+        self
+    }
+
+    /// Without the changed files, which nobody asks of a previous run and which may be many.
+    pub fn remembered(&self) -> Remembered {
+        let pipeline = PipelineFacts { files: None, ..self.pipeline.clone() };
+        Remembered { pipeline, commit: self.commit.clone() }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct System {
     pub name: String,
     pub url: String,
@@ -35,14 +68,14 @@ pub struct System {
     pub machine: String,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForgeFacts {
     /// `github` or `git`.
     pub kind: String,
     pub url: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Repo {
     pub name: RepoName,
     pub remote_id: Option<i64>,
@@ -54,7 +87,7 @@ pub struct Repo {
     pub trust: Trust,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PipelineFacts {
     pub number: RunId,
     /// The run this one repeats.
@@ -83,7 +116,7 @@ pub struct PipelineFacts {
     pub cron: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
     pub sha: CommitSha,
     pub url: String,
@@ -105,7 +138,7 @@ pub struct Commit {
     pub prerelease: bool,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PullRequestFacts {
     pub number: u64,
     pub labels: Vec<String>,

@@ -33,6 +33,50 @@ impl Finding {
     pub fn at(self, line: usize, column: usize) -> Self {
         Self { line, column, ..self }
     }
+
+    /// For a person who has `source`, the text of the file, on their screen: the message, the place,
+    /// the line and a mark below it.
+    pub fn render(&self, source: &str) -> String {
+        let level = match self.level {
+            Level::Error => "error",
+            Level::Warning => "warning",
+        };
+        let head = format!("{level}[{}]: {}\n", self.code, self.message);
+        let line = self.line.checked_sub(1).and_then(|before| source.lines().nth(before));
+        let Some(line) = line else {
+            let place = if self.line > 0 { format!(":{}:{}", self.line, self.column) } else { String::new() };
+            return format!("{head} --> {}{place}\n", self.file);
+        };
+        let (number, gap) = (self.line, " ".repeat(self.line.to_string().len()));
+        let (excerpt, mark) = excerpt(line, self.column.saturating_sub(1));
+        let caret = if self.column > 0 { format!("{}^", " ".repeat(mark)) } else { String::new() };
+        let place = format!("{}:{}:{}", self.file, self.line, self.column);
+        format!("{head}{gap}--> {place}\n{gap} |\n{number} | {excerpt}\n{gap} | {caret}\n")
+    }
+}
+
+/// The part of a line around a column that fits a terminal, and where the column is in it. Tabs
+/// become one space, so that the mark stands below its character.
+fn excerpt(line: &str, column: usize) -> (String, usize) {
+    const WIDTH: usize = 100;
+    const BEFORE: usize = 60;
+    let start = if line.chars().count() > WIDTH { column.saturating_sub(BEFORE) } else { 0 };
+    let visible = |character: char| match character {
+        '\t' => ' ',
+        character if character.is_control() => '\u{fffd}',
+        character => character,
+    };
+    let mut text: String =
+        line.trim_start_matches('\u{feff}').chars().skip(start).take(WIDTH).map(visible).collect();
+    let mut mark = column - start;
+    if start > 0 {
+        text.insert(0, '…');
+        mark += 1;
+    }
+    if line.chars().count() > start + WIDTH {
+        text.push('…');
+    }
+    (text.trim_end().to_owned(), mark.min(WIDTH + 2))
 }
 
 impl fmt::Display for Finding {

@@ -6,14 +6,30 @@
 //! value, so every decision can be tested, printed and taken again.
 
 pub mod action;
+pub mod builtin;
+pub mod change;
 pub mod decide;
 pub mod effect;
+pub mod environment;
 pub mod event;
+mod explain;
+pub mod expression;
 pub mod facts;
 pub mod finding;
-pub mod pipeline;
+pub mod gather;
+pub mod labels;
+pub mod outputs;
+pub mod package_list;
 pub mod policy;
 pub mod rules;
 pub mod run;
+pub mod secrets;
 pub mod service;
+pub mod settings;
 pub mod spec;
+mod steps;
+pub mod substitute;
+pub mod trust;
+mod uses;
+pub mod when;
+pub mod workflows;

@@ -6,6 +6,8 @@
 use globset::{Glob, GlobMatcher};
 use mergeyard_types::RepoName;
 
+use crate::event::EventKind;
+
 #[derive(Debug, Clone)]
 pub struct Policy {
     pattern: Pattern,
@@ -18,10 +20,22 @@ pub struct Policy {
     /// Whether a newer merge of the same branch cancels a queued older one.
     pub supersede: bool,
     pub trust: Trust,
+    /// Events that count; empty means every event.
+    pub events: Vec<EventKind>,
+    pub forks: Forks,
+}
+
+/// What happens with pull requests from other repositories.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Forks {
+    /// They wait until a person says yes to their account.
+    #[default]
+    Approve,
+    Ignore,
 }
 
 /// What the operator lets a repository's pipelines ask for beyond the usual.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Trust {
     /// `privileged`.
     pub security: bool,
@@ -57,6 +71,8 @@ impl Policy {
             clone_url: None,
             supersede: true,
             trust: Trust::default(),
+            events: Vec::new(),
+            forks: Forks::default(),
         })
     }
 
@@ -69,9 +85,18 @@ impl Policy {
         self.branches.is_empty() || self.branches.iter().any(|pattern| pattern.matches(branch))
     }
 
+    pub fn event_counts(&self, event: EventKind) -> bool {
+        self.events.is_empty() || self.events.iter().any(|listed| event.is(*listed))
+    }
+
     /// The repository, when the policy is for one and not for a pattern.
     pub fn exact_name(&self) -> Option<RepoName> {
         self.pattern.text.parse().ok()
+    }
+
+    /// The events as a person would list them.
+    pub fn events(&self) -> String {
+        self.events.iter().map(|event| event.as_str()).collect::<Vec<_>>().join(", ")
     }
 
     /// The branch patterns as a person would list them.

@@ -36,6 +36,7 @@ pub(crate) use credentials::{Credentials, Login};
 pub use robots::{NewRobot, Robot, RobotError, RobotName, RobotNameError, Robots};
 pub use scope::ScopeError;
 pub(crate) use scope::Scopes;
+pub use throttle::FailedAttempts;
 pub(crate) use token::{Issued, LIFETIME};
 
 use crate::{config::Config, error::Error, route::Route, store::paths::Paths};

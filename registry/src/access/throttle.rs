@@ -70,6 +70,24 @@ impl<C: Clock + Clone> Throttle<C> {
     }
 }
 
+/// Failed attempts by address, for who lets others in than this registry's accounts.
+pub struct FailedAttempts {
+    addresses: ByAddress<DefaultClock>,
+    clock: DefaultClock,
+}
+
+impl FailedAttempts {
+    pub fn per_minute(most: NonZeroU32) -> Self {
+        let clock = DefaultClock::default();
+        Self { addresses: ByAddress::new(most, &clock), clock }
+    }
+
+    /// Counts one more; too many are told how long to wait.
+    pub fn count(&self, address: Option<IpAddr>) -> Result<(), Duration> {
+        self.addresses.count(address, &self.clock)
+    }
+}
+
 type Place<C> = RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
 struct ByAddress<C: Clock> {

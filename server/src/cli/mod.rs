@@ -4,12 +4,20 @@ mod cancel;
 mod deliveries;
 mod demo;
 mod hook;
+mod lint;
 mod registry;
+mod secret;
 mod serve;
 pub(crate) mod text;
 mod working_tree;
+mod token;
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{
+    io::IsTerminal,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use mergeyard_types::RunId;
@@ -47,6 +55,14 @@ enum Command {
         #[arg(long, default_value = "cancelled on the command line")]
         why: String,
     },
+    /// Tokens of the API
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Secrets of pipelines
+    #[command(subcommand)]
+    Secret(secret::Command),
+    /// What is wrong in pipelines, Dockerfiles, spec.json and package lists
+    Lint(lint::Args),
     /// The private TLS registry
     #[command(subcommand)]
     Registry(registry::Command),
@@ -127,6 +143,9 @@ async fn run(args: Args) -> Result<(), Failed> {
         Command::Hook(command) => hook::hook(config()?, command).await,
         Command::Deliveries(command) => deliveries::deliveries(config()?, command).await,
         Command::Cancel { run, why } => cancel::cancel(config()?, run, &why).await,
+        Command::Token(command) => token::token(config()?, command).await,
+        Command::Secret(command) => secret::secret(config()?, command).await,
+        Command::Lint(lint) => lint::lint(lint).await,
         Command::Registry(command) => registry::registry(command, args.config).await,
     }
 }
@@ -139,6 +158,17 @@ fn load(file: Option<PathBuf>) -> Result<Config, Failed> {
 fn usual_file(file: Option<PathBuf>) -> Option<PathBuf> {
     let usual = ["mergeyard.toml", "/etc/mergeyard/mergeyard.toml"];
     file.or_else(|| usual.map(PathBuf::from).into_iter().find(|path| path.exists()))
+}
+
+/// Files of another user's in the data directory would lock the server out of what it must read.
+fn of_this_user(data_dir: &Path) -> Result<(), Failed> {
+    let (owner, user) = (std::fs::metadata(data_dir)?.uid(), rustix::process::geteuid().as_raw());
+    if owner == user {
+        return Ok(());
+    }
+    let path = data_dir.display();
+    let why = format!("{path} belongs to user {owner}, and this is user {user}: run this as that user");
+    Err(Failed::Usage(why.into()))
 }
 
 fn complain(error: &dyn std::error::Error) {

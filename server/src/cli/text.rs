@@ -22,7 +22,7 @@ pub(super) fn duration(time: Duration) -> String {
 }
 
 /// Text from outside, without the power to move a terminal's cursor.
-pub(super) fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

@@ -6,25 +6,32 @@
 
 mod raw;
 mod registry;
+mod repo;
 mod source;
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
-use mergeyard_plan::policy::{Policies, Policy};
+use mergeyard_plan::policy::Policies;
 use mergeyard_types::{RegistryHost, RepoName, Secret, Timestamp};
 use url::Url;
 
 pub use registry::{Embedded, Registry, RegistryAlone};
+pub use repo::Schedule;
 pub use source::ConfigError;
 
-use crate::store::Source;
+use crate::{
+    secrets::{self, ConfiguredSecret, MasterKey},
+    store::Source,
+};
 use mergeyard_run::engine::BuildSecret;
 pub use raw::BuildNetwork;
-use raw::{RawConfig, RawRepo, RawSecret};
+use raw::{RawConfig, RawPipelineSecret, RawPipelines, RawSecret};
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -34,6 +41,8 @@ pub struct Config {
     pub engine: Engine,
     pub registry: Registry,
     pub deliveries: Deliveries,
+    /// The key that seals secrets, where it is not the data directory's.
+    pub master_key: Option<Arc<MasterKey>>,
     pub rules: Rules,
 }
 
@@ -69,6 +78,8 @@ pub struct Engine {
     /// Limits of one build.
     pub memory: Option<u64>,
     pub network: BuildNetwork,
+    /// What one step may say in all; the rest is cut, with a line that says so.
+    pub log_bytes: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -91,6 +102,43 @@ pub struct Rules {
     pub secrets: Vec<WebhookSecret>,
     /// What builds may read, beside the policies one for one.
     pub build_secrets: Vec<Vec<BuildSecret>>,
+    pub pipeline_secrets: Vec<ConfiguredSecret>,
+    pub schedules: Vec<Schedule>,
+    pub pipelines: Pipelines,
+}
+
+/// What this server's runner offers to pipelines.
+#[derive(Debug, Clone)]
+pub struct Pipelines {
+    /// Points of one file's matrix: past this it is a mistake, or an attack.
+    pub matrix_limit: usize,
+    /// What workflows may ask for with `labels`.
+    pub labels: BTreeMap<String, String>,
+    /// `linux/amd64`.
+    pub platform: String,
+}
+
+impl Default for Pipelines {
+    fn default() -> Self {
+        Self::of(RawPipelines::default())
+    }
+}
+
+impl Pipelines {
+    fn of(raw: RawPipelines) -> Self {
+        let RawPipelines { matrix_limit, labels, platform } = raw;
+        Self { matrix_limit, labels, platform: platform.unwrap_or_else(this_platform) }
+    }
+}
+
+/// By the words of container images.
+fn this_platform() -> String {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!("{}/{arch}", std::env::consts::OS)
 }
 
 #[derive(Debug, Clone)]
@@ -180,7 +228,19 @@ impl Config {
     }
 
     fn check(raw: RawConfig, folder: &Path) -> Result<Self, ConfigError> {
-        let RawConfig { data_dir, http, github, git, engine, registry, deliveries, repo } = raw;
+        let RawConfig {
+            data_dir,
+            http,
+            github,
+            git,
+            engine,
+            registry,
+            deliveries,
+            secrets: raw_secrets,
+            secret: raw_secret,
+            pipelines,
+            repo: repositories,
+        } = raw;
         let path = |path: PathBuf| folder.join(path);
         let secret = |key: &str, raw: RawSecret| raw.reveal(key, folder);
         let has_public_url = http.public_url.is_some();
@@ -219,7 +279,8 @@ impl Config {
         }
         let mut policies = Policies::default();
         let mut build_secrets = Vec::new();
-        for (at, raw) in repo.into_iter().enumerate() {
+        let mut schedules = Vec::new();
+        for (at, raw) in repositories.into_iter().enumerate() {
             let key = format!("repo[{at}].webhook_secret");
             if let Some(raw) = raw.webhook_secret.clone() {
                 let value = strong(&key, secret(&key, raw)?)?;
@@ -231,7 +292,8 @@ impl Config {
                 own.push(BuildSecret { id, value });
             }
             build_secrets.push(own);
-            policies.0.push(policy(at, raw)?);
+            policies.0.push(repo::policy(at, &raw)?);
+            schedules.extend(repo::schedules(at, &raw)?);
         }
         if secrets.is_empty() {
             return Err(ConfigError::NoSecret);
@@ -242,11 +304,19 @@ impl Config {
             let password = secret(&format!("engine.registries[{at}].password"), login.password)?;
             registries.push(RegistryLogin { host: login.host, username: login.username, password });
         }
+        let master_key = raw_secrets.key.map(|raw| master_key(secret("secrets.key", raw)?)).transpose()?;
+        let pipeline_secrets = pipeline_secrets(raw_secret, folder)?;
         let registry = Registry::check(registry, folder)?;
         if engine.parallel == 0 {
             return Err(ConfigError::value(
                 "engine.parallel",
                 "is 0, so no step would ever run; write 1 or more",
+            ));
+        }
+        if engine.log_mb == 0 {
+            return Err(ConfigError::value(
+                "engine.log_mb",
+                "is 0, so no step could say anything; write 1 or more",
             ));
         }
         Ok(Self {
@@ -265,14 +335,58 @@ impl Config {
                 registries,
                 memory: engine.memory_mb.map(|mb| mb.saturating_mul(1024 * 1024)),
                 network: engine.network,
+                log_bytes: engine.log_mb.saturating_mul(1024 * 1024),
             },
             registry,
             deliveries: Deliveries {
                 keep: Duration::from_secs(deliveries.keep_days.saturating_mul(24 * 3600)),
             },
-            rules: Rules { policies, secrets, build_secrets },
+            master_key,
+            rules: Rules {
+                policies,
+                secrets,
+                build_secrets,
+                pipeline_secrets,
+                schedules,
+                pipelines: Pipelines::of(pipelines),
+            },
         })
     }
+}
+
+fn master_key(digits: Secret) -> Result<Arc<MasterKey>, ConfigError> {
+    let key = MasterKey::parse(&digits, "of the configuration");
+    key.map(Arc::new).map_err(|error| ConfigError::value("secrets.key", &format!("is not usable: {error}")))
+}
+
+fn pipeline_secrets(
+    raw: Vec<RawPipelineSecret>,
+    folder: &Path,
+) -> Result<Vec<ConfiguredSecret>, ConfigError> {
+    let mut read = Vec::<ConfiguredSecret>::new();
+    for (at, raw) in raw.into_iter().enumerate() {
+        let RawPipelineSecret { name, value, repo, org, global, events, images } = raw;
+        let wrong = |key: &str, why: &str| ConfigError::value(&format!("secret[{at}]{key}"), why);
+        let name = name.parse().map_err(|why: String| wrong(".name", &format!("is wrong: {why}")))?;
+        let scope = match (repo, org, global) {
+            (Some(repo), None, false) => secrets::Scope::repository(&repo),
+            (None, Some(org), false) => secrets::Scope::organisation(&org)
+                .map_err(|why| wrong(".org", &format!("is wrong: {why}")))?,
+            (None, None, true) => secrets::Scope::Global,
+            _ => return Err(wrong("", "must say whose it is by one of `repo`, `org` or `global = true`")),
+        };
+        let value = value.reveal(&format!("secret[{at}].value"), folder)?;
+        secrets::check_value(value.expose()).map_err(|why| wrong(".value", &format!("is wrong: {why}")))?;
+        if let Some(why) = secrets::unmaskable(value.expose()) {
+            tracing::warn!("`secret[{at}].value`: {why}");
+        }
+        if read.iter().any(|other| (&other.scope, &other.name) == (&scope, &name)) {
+            return Err(wrong("", &format!("is there twice: `{name}` of {scope}; take one of them out")));
+        }
+        let rule = secrets::Rule { events, images };
+        read.push(ConfiguredSecret { scope, name, rule, value });
+    }
+    Ok(read)
 }
 
 /// A secret that can be guessed proves nothing.
@@ -283,14 +397,4 @@ fn strong(key: &str, secret: Secret) -> Result<Secret, ConfigError> {
         return Err(ConfigError::value(key, &why));
     }
     Ok(secret)
-}
-
-fn policy(at: usize, raw: RawRepo) -> Result<Policy, ConfigError> {
-    let RawRepo { name, branches, clone_url, id, supersede, .. } = raw;
-    let mut policy = Policy::new(&name, &branches)
-        .map_err(|error| ConfigError::value(&format!("repo[{at}]"), &error.to_string()))?;
-    policy.id = id;
-    policy.clone_url = clone_url;
-    policy.supersede = supersede;
-    Ok(policy)
 }

@@ -6,7 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use mergeyard_types::{ImageName, RegistryHost, Secret};
+use mergeyard_plan::event::EventKind;
+use mergeyard_types::{ImageName, RegistryHost, RepoName, Secret};
 use serde::{Deserialize, Deserializer, de};
 use url::Url;
 
@@ -22,6 +23,9 @@ pub(super) struct RawConfig {
     pub(super) engine: RawEngine,
     pub(super) registry: RawRegistry,
     pub(super) deliveries: RawDeliveries,
+    pub(super) secrets: RawSecrets,
+    pub(super) secret: Vec<RawPipelineSecret>,
+    pub(super) pipelines: RawPipelines,
     pub(super) repo: Vec<RawRepo>,
 }
 
@@ -35,6 +39,9 @@ impl Default for RawConfig {
             engine: RawEngine::default(),
             registry: RawRegistry::default(),
             deliveries: RawDeliveries::default(),
+            secrets: RawSecrets::default(),
+            secret: Vec::new(),
+            pipelines: RawPipelines::default(),
             repo: Vec::new(),
         }
     }
@@ -111,6 +118,8 @@ pub(super) struct RawEngine {
     #[serde(deserialize_with = "some_number")]
     pub(super) memory_mb: Option<u64>,
     pub(super) network: BuildNetwork,
+    #[serde(deserialize_with = "number")]
+    pub(super) log_mb: u64,
 }
 
 impl Default for RawEngine {
@@ -121,6 +130,7 @@ impl Default for RawEngine {
             registries: Vec::new(),
             memory_mb: None,
             network: BuildNetwork::Default,
+            log_mb: mergeyard_run::log::DEFAULT_LOG_BYTES / (1024 * 1024),
         }
     }
 }
@@ -230,16 +240,66 @@ pub(super) struct RawRepo {
     pub(super) build_secrets: BTreeMap<String, RawSecret>,
     #[serde(default = "yes")]
     pub(super) supersede: bool,
-    // Rights that a repository may be granted. Nothing in this version needs one, so their
-    // form is checked and they change nothing.
-    #[serde(default, rename = "trusted")]
-    _trusted: Vec<String>,
+    #[serde(default)]
+    pub(super) trusted: Vec<String>,
+    #[serde(default)]
+    pub(super) events: Vec<String>,
+    pub(super) forks: Option<String>,
+    #[serde(default)]
+    pub(super) cron: Vec<RawCron>,
+    // Machines to deploy to. Nothing in this version does, so their form is checked and they
+    // change nothing.
     #[serde(default, rename = "targets")]
     _targets: Vec<String>,
 }
 
 fn yes() -> bool {
     true
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawSecrets {
+    pub(super) key: Option<RawSecret>,
+}
+
+/// A secret of pipelines, of one repository, one organisation or everybody.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPipelineSecret {
+    pub(super) name: String,
+    pub(super) value: RawSecret,
+    pub(super) repo: Option<RepoName>,
+    pub(super) org: Option<String>,
+    #[serde(default)]
+    pub(super) global: bool,
+    #[serde(default)]
+    pub(super) events: Vec<EventKind>,
+    #[serde(default)]
+    pub(super) images: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCron {
+    pub(super) name: String,
+    pub(super) schedule: String,
+    pub(super) branch: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawPipelines {
+    #[serde(deserialize_with = "number")]
+    pub(super) matrix_limit: usize,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) platform: Option<String>,
+}
+
+impl Default for RawPipelines {
+    fn default() -> Self {
+        Self { matrix_limit: 100, labels: BTreeMap::new(), platform: None }
+    }
 }
 
 /// What a build's `RUN` lines may reach.

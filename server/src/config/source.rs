@@ -154,12 +154,15 @@ fn advice(message: &str) -> String {
         return message.to_owned();
     }
     let Some(unknown) = quoted.next() else { return message.to_owned() };
-    let nearest =
-        quoted.max_by(|a, b| strsim::jaro_winkler(a, unknown).total_cmp(&strsim::jaro_winkler(b, unknown)));
-    match nearest {
+    match nearest(unknown, quoted) {
         Some(nearest) => format!("unknown key `{unknown}`; the nearest known key is `{nearest}`"),
         None => format!("unknown key `{unknown}`"),
     }
+}
+
+/// What was most likely meant.
+pub(super) fn nearest<'k>(unknown: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    known.max_by(|a, b| strsim::jaro_winkler(a, unknown).total_cmp(&strsim::jaro_winkler(b, unknown)))
 }
 
 #[cfg(test)]
@@ -230,6 +233,63 @@ mod tests {
         assert_eq!(config.rules.policies.0.len(), 1);
         let error = load(SECRET, &[("MERGEYARD_HTTP__LISTN", "x")]).unwrap_err().to_string();
         assert!(error.contains("unknown key `listn`; the nearest known key is `listen`"), "{error}");
+    }
+
+    #[test]
+    fn a_repository_says_what_it_may_and_when_it_starts_by_itself() {
+        let text = format!(
+            "{SECRET}[[repo]]\nname = \"acme/clock\"\ntrusted = [\"network\"]\nevents = [\"push\"]\nforks = \"ignore\"\n\
+             [[repo.cron]]\nname = \"nightly\"\nschedule = \"0 4 * * *\"\nbranch = \"main\"\n\
+             [pipelines]\nmatrix_limit = 9\nlabels = {{ gpu = \"yes\" }}\nplatform = \"linux/arm64\"\n"
+        );
+        let rules = load(&text, &[]).unwrap().rules;
+        let policy = &rules.policies.0[0];
+        assert!(policy.trust.network && !policy.trust.security && !policy.trust.volumes);
+        assert_eq!(
+            (policy.events(), policy.forks),
+            ("push".to_owned(), mergeyard_plan::policy::Forks::Ignore)
+        );
+        assert_eq!((rules.pipelines.matrix_limit, rules.pipelines.platform.as_str()), (9, "linux/arm64"));
+        let schedule = &rules.schedules[0];
+        assert_eq!(schedule.branch.as_ref().unwrap().as_str(), "refs/heads/main");
+        // 2030-01-01 00:00, and the last minute before it is due: each leads to 04:00.
+        let due = mergeyard_types::Timestamp(1_893_470_400_000);
+        for now in [1_893_456_000_000, 1_893_470_399_999] {
+            assert_eq!(schedule.next(mergeyard_types::Timestamp(now)), Some(due));
+        }
+        assert_eq!(schedule.next(due), Some(mergeyard_types::Timestamp(due.0 + 24 * 3600 * 1000)));
+    }
+
+    #[test]
+    fn a_word_that_means_nothing_is_shown_with_the_nearest_that_does() {
+        for (keys, expected) in [
+            (
+                "trusted = [\"volume\"]",
+                "`repo[0].trusted` names `volume`, which is not a right; the nearest is `volumes`",
+            ),
+            ("events = [\"pull_requests\"]", "the nearest is `pull_request`"),
+            (
+                "forks = \"aprove\"",
+                "`repo[0].forks` names `aprove`, which is not an answer; the nearest is `approve`",
+            ),
+            (
+                "cron = [{name = \"n\", schedule = \"every day\"}]",
+                "`repo[0].cron[0]` has a `schedule` that is none",
+            ),
+            (
+                "cron = [{name = \"n\", schedule = \"@daily\"}, {name = \"n\", schedule = \"@daily\"}]",
+                "`repo[0].cron[1]` has the name `n`",
+            ),
+        ] {
+            let error = load(&format!("{SECRET}[[repo]]\nname = \"acme/clock\"\n{keys}\n"), &[])
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        let pattern = format!(
+            "{SECRET}[[repo]]\nname = \"acme/*\"\ncron = [{{name = \"n\", schedule = \"@daily\"}}]\n"
+        );
+        assert!(load(&pattern, &[]).unwrap_err().to_string().contains("the pattern `acme/*`"));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod deliveries;
 mod error;
+mod files;
 mod hooks;
 pub mod signature;
 mod status;

@@ -16,7 +16,7 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use mergeyard_plan::{
-    decide::{self, Identity},
+    change::{self, Identity},
     event::Event,
 };
 use mergeyard_types::{DeliveryId, RepoName, Secret, Timestamp};
@@ -185,6 +185,7 @@ impl VerifiedDelivery {
         let event = match self.source {
             Source::Github => Event::from_github(&name, &json),
             Source::Git => Event::from_git(&json),
+            Source::Mergeyard => Event::from_mergeyard(&json),
         };
         // An event that was read was JSON to its end; a ping is not read.
         if event.is_err() || matches!(event, Ok(Event::Ping)) {
@@ -209,7 +210,7 @@ impl ReadDelivery {
         }
         let ignored = match &event {
             Some(Event::Ping) => Some("a ping: the webhook works".to_owned()),
-            Some(event) => decide::change(event, &rules.policies, identity).err(),
+            Some(event) => change::change(event, &rules.policies, identity).err(),
             None => None,
         };
         Ok(Delivery {
@@ -254,6 +255,7 @@ fn names(source: Source, headers: &HeaderMap, body: &[u8]) -> Result<(DeliveryId
             })?;
             Ok((id, "push".to_owned()))
         }
+        Source::Mergeyard => Err(missing("X-GitHub-Event")),
     }
 }
 

@@ -5,12 +5,13 @@ mod hooks;
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
-use axum::{Router, response::Response};
+use axum::{Router, middleware::from_fn_with_state, response::Response};
 use axum_server::tls_rustls::RustlsConfig;
 use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 use tracing::{Span, error, info_span};
 
 use crate::{
+    api::{self, Access},
     web::{self, Cause, Pages},
     yard::Yard,
 };
@@ -23,9 +24,12 @@ pub fn router(yard: Arc<Yard>, pages: Pages) -> Router {
         .on_request(())
         .on_failure(())
         .on_response(|response: &Response, latency: Duration, _: &Span| log_fault(response, latency));
+    let access = Arc::new(Access::new(&yard));
     hooks::router(yard.clone())
-        .merge(health::router(yard))
+        .merge(health::router(yard.clone()))
+        .merge(api::router(yard))
         .merge(web::router(pages))
+        .layer(from_fn_with_state(access, api::guard))
         .layer(CatchPanicLayer::new())
         .layer(trace)
 }

@@ -53,6 +53,46 @@ pub fn closed_pull_request(repository: &HostedRepository, merge: &SampleMerge) -
     closed(repository, merge, unmerged)
 }
 
+/// `pull_request` while it is open, as `action` (`opened`, `synchronize`, `labeled` …) leaves it.
+pub fn open_pull_request(repository: &HostedRepository, merge: &SampleMerge, action: &str) -> Value {
+    let open = json!({
+        "state": "open",
+        "closed_at": null,
+        "merged": false,
+        "merged_at": null,
+        "merged_by": null,
+        "merge_commit_sha": null,
+        "mergeable": null,
+        "rebaseable": null,
+        "mergeable_state": "unknown",
+    });
+    let mut payload = closed(repository, merge, open);
+    payload["action"] = action.into();
+    if action == "synchronize" {
+        payload["before"] = json!(merge.base);
+        payload["after"] = json!(merge.head);
+    }
+    payload
+}
+
+/// The same pull request, proposed by `login` from a fork of their own.
+pub fn from_fork(mut payload: Value, login: &str) -> Value {
+    let name = payload["repository"]["name"].as_str().unwrap_or_default().to_owned();
+    let owner = user(login);
+    let fork = json!({
+        "id": 1_000_000 + owner["id"].as_i64().unwrap_or_default(),
+        "full_name": format!("{login}/{name}"),
+        "owner": owner,
+        "fork": true,
+    });
+    payload["pull_request"]["user"] = owner.clone();
+    payload["pull_request"]["author_association"] = "NONE".into();
+    payload["pull_request"]["head"]["user"] = owner.clone();
+    merged_into(&mut payload["pull_request"]["head"]["repo"], fork);
+    payload["sender"] = owner;
+    payload
+}
+
 /// The `push` to the base branch that a merge makes.
 pub fn push(repository: &HostedRepository, merge: &SampleMerge) -> Value {
     let page = page(&repository.name);
@@ -392,7 +432,7 @@ fn time(at: Timestamp) -> String {
 mod tests {
     use std::{collections::BTreeSet, path::PathBuf};
 
-    use mergeyard_plan::event::{Event, PullRequest};
+    use mergeyard_plan::event::{Event, EventKind, PullRequest};
     use mergeyard_types::TreeId;
 
     use super::*;
@@ -433,12 +473,11 @@ mod tests {
 
     #[test]
     fn a_merged_pull_request_is_read_as_one() {
-        let Event::PullRequestClosed(pull) =
-            event("pull_request", &merged_pull_request(&repository(), &merge()))
+        let Event::PullRequest(pull) = event("pull_request", &merged_pull_request(&repository(), &merge()))
         else {
-            panic!("not a closed pull request")
+            panic!("not a pull request")
         };
-        let PullRequest { repository: read, number, title, base, merge: Some(merged), .. } = pull else {
+        let PullRequest { repository: read, number, title, base, merge: Some(merged), .. } = *pull else {
             panic!("not merged")
         };
         assert_eq!((number, title.as_str(), base.branch_name()), (4, "Wind the clock", Some("develop")));
@@ -450,8 +489,20 @@ mod tests {
     fn a_closed_pull_request_has_a_merge_commit_and_was_not_merged() {
         let payload = closed_pull_request(&repository(), &merge());
         assert_eq!(payload["pull_request"]["merge_commit_sha"], json!(merge().merge));
-        let Event::PullRequestClosed(pull) = event("pull_request", &payload) else { panic!("not closed") };
-        assert_eq!(pull.merge, None);
+        let Event::PullRequest(pull) = event("pull_request", &payload) else { panic!("not a pull request") };
+        assert_eq!((pull.kind, pull.merge), (EventKind::PullRequestClosed, None));
+    }
+
+    #[test]
+    fn an_open_pull_request_is_read_as_what_happened_to_it_and_a_fork_as_one() {
+        let payload = open_pull_request(&repository(), &merge(), "opened");
+        let Event::PullRequest(pull) = event("pull_request", &payload) else { panic!("not a pull request") };
+        assert_eq!((pull.kind, pull.head.commit), (EventKind::PullRequest, merge().head));
+        assert_eq!(pull.head.repository.map(|(id, _)| id), pull.repository.id);
+        let Event::PullRequest(fork) = event("pull_request", &from_fork(payload, "mallory")) else { panic!() };
+        let (id, owner) = fork.head.repository.unwrap();
+        assert_ne!(Some(id), fork.repository.id);
+        assert_eq!((owner, fork.author.login.as_str()), (fork.author.id, "mallory"));
     }
 
     #[test]
@@ -497,6 +548,8 @@ mod tests {
         for (file, ours, allowances) in [
             ("pull_request.merged.json", merged_pull_request(&repository, &merge), MERGED),
             ("pull_request.closed.json", closed_pull_request(&repository, &merge), CLOSED),
+            ("pull_request.opened.json", open_pull_request(&repository, &merge, "opened"), CLOSED),
+            ("pull_request.synchronize.json", open_pull_request(&repository, &merge, "synchronize"), CLOSED),
             ("push.with-new-branch.json", push(&repository, &merge), PUSH),
             ("ping.json", ping(&repository, 1, "https://ci.example.org/hooks/github"), PING),
         ] {

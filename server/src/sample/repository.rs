@@ -77,6 +77,18 @@ impl SampleRepository {
         self.merge_branch(&branch, title, files)
     }
 
+    /// A pull request that stays open: a branch of its own that adds or replaces `files`. Nothing
+    /// was merged, so the commit of its merge is the branch's.
+    pub fn branch_change(
+        &mut self,
+        title: &str,
+        files: &[(&str, &[u8])],
+    ) -> Result<SampleMerge, SampleError> {
+        let branch = format!("change-{}", self.merges + 1);
+        let add_files = |git: &Repository, tree: &mut TreeUpdateBuilder| add(git, tree, files);
+        self.propose(&branch, title, add_files, false).map_err(|source| self.error("changed", source))
+    }
+
     /// The same with whatever git can hold: links, executables, files taken away.
     pub fn merge_update(
         &mut self,
@@ -84,7 +96,7 @@ impl SampleRepository {
         update: impl FnOnce(&Repository, &mut TreeUpdateBuilder) -> Result<(), git2::Error>,
     ) -> Result<SampleMerge, SampleError> {
         let branch = format!("change-{}", self.merges + 1);
-        self.merge(&branch, title, update).map_err(|source| self.error("changed", source))
+        self.propose(&branch, title, update, true).map_err(|source| self.error("changed", source))
     }
 
     pub fn path(&self) -> &Path {
@@ -108,13 +120,8 @@ impl SampleRepository {
         title: &str,
         files: &[(&str, &[u8])],
     ) -> Result<SampleMerge, SampleError> {
-        let add_files = |git: &Repository, tree: &mut TreeUpdateBuilder| {
-            for (path, content) in files {
-                tree.upsert(*path, git.blob(content)?, FileMode::Blob);
-            }
-            Ok(())
-        };
-        self.merge(branch, title, add_files).map_err(|source| self.error("changed", source))
+        let add_files = |git: &Repository, tree: &mut TreeUpdateBuilder| add(git, tree, files);
+        self.propose(branch, title, add_files, true).map_err(|source| self.error("changed", source))
     }
 
     fn init(&self) -> Result<(), git2::Error> {
@@ -131,11 +138,12 @@ impl SampleRepository {
         Ok(())
     }
 
-    fn merge(
+    fn propose(
         &mut self,
         branch: &str,
         title: &str,
         update: impl FnOnce(&Repository, &mut TreeUpdateBuilder) -> Result<(), git2::Error>,
+        merge: bool,
     ) -> Result<SampleMerge, git2::Error> {
         let git = Repository::open_bare(&self.path)?;
         let number = self.merges + 1;
@@ -154,7 +162,10 @@ impl SampleRepository {
         let message =
             format!("Merge pull request #{number} from {}/{branch}\n\n{title}\n", self.name.owner());
         let parents = [&base, &head];
-        let merge = git.commit(Some(&reference(BASE_BRANCH)), &merger, &merger, &message, &tree, &parents)?;
+        let merge = match merge {
+            true => git.commit(Some(&reference(BASE_BRANCH)), &merger, &merger, &message, &tree, &parents)?,
+            false => head.id(),
+        };
         self.merges = number;
         Ok(SampleMerge {
             number,
@@ -178,6 +189,13 @@ impl SampleRepository {
     fn error(&self, what: &'static str, source: git2::Error) -> SampleError {
         SampleError { what, path: self.path.clone(), source }
     }
+}
+
+fn add(git: &Repository, tree: &mut TreeUpdateBuilder, files: &[(&str, &[u8])]) -> Result<(), git2::Error> {
+    for (path, content) in files {
+        tree.upsert(*path, git.blob(content)?, FileMode::Blob);
+    }
+    Ok(())
 }
 
 fn reference(branch: &str) -> String {

@@ -2,9 +2,9 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use mergeyard_plan::{decide::Identity, event::Repository};
+use mergeyard_plan::{change::Identity, event::Repository};
 use mergeyard_types::{DeliveryId, RepoName, RunId, Timestamp};
-use sqlx::{QueryBuilder, Row, SqlitePool, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row, Sqlite, SqlitePool, sqlite::SqliteRow};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Fuse, Store, StoreError, Tx, to_json, word, word_or_none};
@@ -21,6 +21,8 @@ const WAITING: usize = 1024;
 pub enum Source {
     Github,
     Git,
+    /// Asked for here: by a schedule, the command line or the API.
+    Mergeyard,
 }
 
 impl Source {
@@ -28,6 +30,7 @@ impl Source {
         match self {
             Source::Github => "github",
             Source::Git => "git",
+            Source::Mergeyard => "mergeyard",
         }
     }
 }
@@ -36,7 +39,10 @@ impl std::str::FromStr for Source {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        [Source::Github, Source::Git].into_iter().find(|source| source.as_str() == text).ok_or(())
+        [Source::Github, Source::Git, Source::Mergeyard]
+            .into_iter()
+            .find(|source| source.as_str() == text)
+            .ok_or(())
     }
 }
 
@@ -166,11 +172,19 @@ impl Receiver {
 
 async fn insert(writer: &SqlitePool, batch: &[Received]) -> Result<HashSet<String>, StoreError> {
     let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+    let deliveries = batch.iter().map(|received| &received.delivery);
+    let new = insertion(deliveries).build().persistent(false).fetch_all(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(new.iter().map(|row| row.get(0)).collect())
+}
+
+/// The statement that makes deliveries rows, and hands out the ids that are new.
+fn insertion<'d>(deliveries: impl Iterator<Item = &'d Delivery>) -> QueryBuilder<Sqlite> {
     let mut sql = QueryBuilder::new(
         "INSERT INTO deliveries (guid, source, event, content_type, repo, lane, body, body_size, received, \
          state, verdict, not_before) ",
     );
-    sql.push_values(batch, |mut row, Received { delivery, .. }| {
+    sql.push_values(deliveries, |mut row, delivery| {
         let state = if delivery.ignored.is_some() { DeliveryState::Ignored } else { DeliveryState::Queued };
         row.push_bind(delivery.id.as_str())
             .push_bind(delivery.source.as_str())
@@ -186,9 +200,7 @@ async fn insert(writer: &SqlitePool, batch: &[Received]) -> Result<HashSet<Strin
             .push_bind(delivery.received.0);
     });
     sql.push(" ON CONFLICT (guid) DO NOTHING RETURNING guid");
-    let new = sql.build().persistent(false).fetch_all(&mut *tx).await?;
-    tx.commit().await?;
-    Ok(new.iter().map(|row| row.get(0)).collect())
+    sql
 }
 
 fn answer(batch: &mut Vec<Received>, stored: Result<HashSet<String>, StoreError>) {
@@ -204,6 +216,14 @@ fn answer(batch: &mut Vec<Received>, stored: Result<HashSet<String>, StoreError>
         };
         // Whoever hung up while waiting asks again with the same id.
         let _ = answer.send(receipt);
+    }
+}
+
+impl Tx {
+    /// Adds a delivery that this server makes itself. One that is there already stays as it is.
+    pub(super) async fn insert_delivery(&mut self, delivery: &Delivery) -> Result<(), StoreError> {
+        insertion(std::iter::once(delivery)).build().persistent(false).fetch_all(&mut *self.inner).await?;
+        Ok(())
     }
 }
 

@@ -5,12 +5,19 @@
 //! would fail with a stale snapshot that no waiting mends. `synchronous=FULL` makes a
 //! commit durable before it returns; concurrent deliveries share one commit.
 
+mod approvals;
 mod deliveries;
 mod effects;
 mod fuse;
 mod leases;
+mod new_runs;
 mod pages;
+mod remembered;
+mod reruns;
 mod runs;
+mod schedules;
+mod secrets;
+mod tokens;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -19,12 +26,18 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
+pub use approvals::ApprovalRow;
 pub use deliveries::{Claimed, Delivery, DeliveryRow, DeliveryState, Receipt, Received, Source, Verdict};
 pub use effects::{EffectRow, Pending};
 pub use fuse::Fuse;
-pub use leases::{Job, Lease, Pulse, ReportError};
+pub use leases::{Job, Lease, Place, Pulse, ReportError};
+pub use new_runs::Created;
 pub use pages::{ImageRow, RunPage, RunRow, StepRow, WorkflowRow};
-pub use runs::Created;
+pub use reruns::Repeated;
+pub use runs::Answered;
+pub use schedules::Due;
+pub use secrets::{SealedSecret, SecretRow};
+pub use tokens::{Role, TokenHash, TokenRow};
 
 use deliveries::Receiver;
 

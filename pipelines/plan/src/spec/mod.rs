@@ -11,8 +11,24 @@ use serde_json::Value;
 
 use crate::event::EventKind;
 
+mod check;
+mod findings;
+mod grammar;
+mod limits;
+mod matrix;
+mod node;
+mod parse;
+mod read;
+mod scalar;
+mod schema;
+
+pub use limits::Limits;
+pub use matrix::matrix;
+pub use read::{Included, Read, includes, read, read_with, text};
+pub use schema::schema;
+
 /// A place in a file: line and column, both from 1. Zero means the file as a whole.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct At {
     pub line: usize,
     pub column: usize,
@@ -99,6 +115,9 @@ pub enum InputKind {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Step {
     pub name: Spanned<String>,
+    /// The included file the step stands in, which its places are then places of; `None` is the
+    /// file itself.
+    pub origin: Option<String>,
     pub image: Option<Spanned<String>>,
     pub pull: bool,
     pub commands: Vec<Spanned<String>>,
@@ -186,6 +205,8 @@ pub struct When {
     pub status: Vec<Spanned<Status>>,
     pub platform: Constraint,
     pub matrix: BTreeMap<String, Spanned<String>>,
+    /// A point where all of these match is out. Empty excludes nothing.
+    pub matrix_exclude: BTreeMap<String, Spanned<String>>,
     pub instance: Constraint,
     pub path: PathConstraint,
     /// An expr-lang expression that yields a bool.

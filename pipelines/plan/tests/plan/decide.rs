@@ -4,146 +4,28 @@ use std::time::Duration;
 
 use mergeyard_plan::{
     action::{Action, ImageAction},
+    change::{Identity, change},
     decide::{
-        Candidate, Change, Decision, File, Folder, Identity, MOST_IMAGES, PlannedRun, PlannedStep,
-        PlannedWorkflow, Published, Verdict, candidates, change, decide,
+        Candidate, Decision, File, Folder, MOST_IMAGES, PlannedRun, PlannedStep, PlannedWorkflow, Published,
+        Verdict, candidates, decide,
     },
-    event::{Event, Forge},
-    pipeline::{BUILTIN_IMAGE, Pipeline},
+    event::{Event, EventKind, Forge},
     policy::{Policies, Policy},
     rules::{StepRules, WorkflowRules},
 };
 use mergeyard_types::{Digest, GitRef, Timestamp, TreeId};
 use serde_json::{Value, json};
 
-use crate::{MERGE, ZEROS, git, git_push, github, merged, push, with};
+use crate::{MERGE, built::on, github, merged};
 
 const DIGEST: Digest = Digest::Sha256([0xd1; 32]);
-
-#[test]
-fn only_what_the_operator_configured_starts_anything() {
-    let policies = Policies(vec![policy("acme/clock", &["develop", "release/*"]), policy("lab/*", &[])]);
-    let base = |branch: &str| with(merged(), "/pull_request/base/ref", json!(branch));
-    let named = |name: &str| with(merged(), "/repository/full_name", json!(name));
-    let git_ref = |name: &str| git(&with(git_push(), "/ref", json!(name))).unwrap();
-    for (event, expected) in [
-        (pull(&merged()), Ok("develop")),
-        (pull(&base("release/1")), Ok("release/1")),
-        (pull(&named("Acme/Clock")), Ok("develop")),
-        (pull(&named("lab/anything")), Ok("develop")),
-        (git(&git_push()).unwrap(), Ok("develop")),
-        (
-            pull(&base("main")),
-            Err("branch `main` is not among the branches configured for acme/clock: develop, release/*"),
-        ),
-        (
-            pull(&named("acme/other")),
-            Err(
-                "repository acme/other is not configured; add `[[repo]]` with `name = \"acme/other\"` to mergeyard.toml",
-            ),
-        ),
-        (
-            pull(&with(merged(), "/pull_request/merged", json!(false))),
-            Err("pull request #7 was closed without being merged"),
-        ),
-        (
-            github("push", &push()).unwrap(),
-            Err("a push to `develop` starts nothing here: GitHub says a merge with a pull request event"),
-        ),
-        (
-            github("push", &with(push(), "/after", json!(ZEROS))).unwrap(),
-            Err("`refs/heads/develop` was deleted"),
-        ),
-        (git(&with(git_push(), "/after", json!(ZEROS))).unwrap(), Err("`refs/heads/develop` was deleted")),
-        (git_ref("refs/tags/v1"), Err("event `tag` starts nothing here")),
-        (git_ref("refs/notes/commits"), Err("`refs/notes/commits` is not a branch")),
-        (
-            github("pull_request", &with(merged(), "/action", json!("opened"))).unwrap(),
-            Err("event `pull_request` with action `opened` starts nothing here"),
-        ),
-        (
-            github("fork", &json!({"repository": crate::repository()})).unwrap(),
-            Err("event `fork` starts nothing here"),
-        ),
-        (github("meta", &json!({})).unwrap(), Err("event `meta` names no repository")),
-        (Event::Ping, Err("event `ping` names no repository")),
-    ] {
-        let said = change(&event, &policies, &Identity::default());
-        assert_eq!(said.as_ref().map(|change| change.branch.as_str()).map_err(String::as_str), expected);
-    }
-}
-
-#[test]
-fn the_first_policy_that_matches_holds() {
-    let mut first = policy("acme/clock", &[]);
-    first.supersede = false;
-    let policies = Policies(vec![first, policy("acme/*", &["none"])]);
-    assert!(!change(&pull(&merged()), &policies, &Identity::default()).unwrap().policy.supersede);
-}
-
-/// The push and the pull request event of one merge, in either order, ask for one run:
-/// GitHub's push never does, and another git server's push is all it can say.
-#[test]
-fn one_merge_asks_once() {
-    let policies = Policies(vec![policy("acme/clock", &[])]);
-    let identity = Identity::default();
-    assert!(change(&github("push", &push()).unwrap(), &policies, &identity).is_err());
-
-    let event = pull(&merged());
-    let merge = change(&event, &policies, &identity).unwrap();
-    assert_eq!((merge.event.as_str(), merge.commit.to_string().as_str()), ("pull_request_merged", MERGE));
-    assert_eq!((merge.number, merge.merged_at), (Some(7), Some(Timestamp(1_772_366_400_000))));
-
-    let event = git(&git_push()).unwrap();
-    let pushed = change(&event, &policies, &identity).unwrap();
-    assert_eq!((pushed.event.as_str(), pushed.commit.to_string().as_str()), ("push", MERGE));
-    assert_eq!((pushed.number, pushed.merged_at, pushed.forge), (None, None, Forge::Git));
-}
-
-#[test]
-fn a_policy_follows_the_repository_and_not_its_name() {
-    const STRANGER: &str = "acme/clock is another repository than before (id 1, was 9) and inherits nothing; \
-                            if it is yours, add `id = 1` to its `[[repo]]`";
-    let plain = policy("acme/clock", &[]);
-    let pinned = |name: &str, id| {
-        let mut policy = policy(name, &[]);
-        policy.id = Some(id);
-        policy
-    };
-    let old = || policy("acme/old", &["develop"]);
-    // Today the repository with id 1 is called acme/clock. What is configured, the name id 1
-    // was accepted under, the id that had the name acme/clock: the policy it gets.
-    for (configured, name_of_id, id_of_name, expected) in [
-        (vec![plain.clone()], None, None, Ok("acme/clock")),
-        (vec![plain.clone()], Some("acme/clock"), Some(1), Ok("acme/clock")),
-        // Renamed: the policy goes with it, also when there is one for the new name.
-        (vec![old()], Some("acme/old"), None, Ok("acme/old")),
-        (vec![plain.clone(), old()], Some("acme/old"), Some(9), Ok("acme/old")),
-        // Renamed after its policy was removed: it has none to bring along.
-        (vec![plain.clone()], Some("acme/old"), None, Ok("acme/clock")),
-        (vec![plain.clone()], Some("acme/old"), Some(9), Err(STRANGER)),
-        // New under an old name: inherits nothing, until the operator pins its id.
-        (vec![plain.clone()], None, Some(9), Err(STRANGER)),
-        (vec![pinned("acme/clock", 1)], None, Some(9), Ok("acme/clock")),
-        (vec![pinned("acme/clock", 9)], None, None, Err(STRANGER)),
-        (vec![pinned("acme/clock", 9)], Some("acme/clock"), Some(1), Err(STRANGER)),
-        // Its old name was pinned to the new repository there; it goes by its new one.
-        (vec![pinned("acme/old", 9), plain], Some("acme/old"), None, Ok("acme/clock")),
-    ] {
-        let policies = Policies(configured);
-        let identity = Identity { name_of_id: name_of_id.map(|name| name.parse().unwrap()), id_of_name };
-        let event = pull(&merged());
-        let said = change(&event, &policies, &identity);
-        let said = said.as_ref().map(|change| change.known_as.as_str()).map_err(String::as_str);
-        assert_eq!(said, expected, "{identity:?}");
-    }
-}
 
 #[test]
 fn a_plan_leaves_no_choice_open() {
     let mut folder = folder("backend", SPEC);
     folder.tree = tree(7);
     let expected = PlannedRun {
+        id: None,
         forge: Forge::Github,
         repo: "acme/clock".parse().unwrap(),
         known_as: "acme/clock".parse().unwrap(),
@@ -158,6 +40,12 @@ fn a_plan_leaves_no_choice_open() {
         author: "ada".to_owned(),
         number: Some(7),
         supersede: true,
+        occasion: String::new(),
+        facts: json!({}),
+        account: None,
+        fork: false,
+        hold: None,
+        rerun_of: None,
         workflows: vec![PlannedWorkflow {
             name: "image".to_owned(),
             axis: Some("backend".to_owned()),
@@ -207,16 +95,19 @@ fn a_commit_without_images_or_with_too_many_starts_nothing() {
 }
 
 #[test]
-fn a_pipeline_that_does_not_name_the_event_stays_out() {
-    let pipeline =
-        Pipeline::parse("x.yml", "when: {event: [push]}\nsteps: [{name: a, uses: image}]\n").unwrap();
+fn an_event_that_the_built_in_pipeline_does_not_name_starts_nothing() {
     let policies = Policies(vec![policy("acme/clock", &[])]);
     let event = pull(&merged());
-    let change = change(&event, &policies, &Identity::default()).unwrap();
-    let decision = decide(&change, ("x", &pipeline), &candidates(&[folder("", SPEC)]), &[Published::Nothing]);
+    let change = change(&event, &policies, &Identity::default()).unwrap().known().unwrap();
+    let images = candidates(&[folder("", SPEC)]);
+    let decision = decide(&change, &on(EventKind::Tag), &images, &[Published::Nothing]);
     assert_eq!(
         decision,
-        Decision::Ignore("pipeline `x` does not run on event `pull_request_merged`".to_owned())
+        Decision::Ignore(
+            "no workflow runs on this `tag`: `image`: the event is `tag`, and it runs on \
+             `pull_request_merged, push` (image.yml:9)"
+                .to_owned()
+        )
     );
 }
 
@@ -350,9 +241,8 @@ fn refuse(sentence: &str) -> Verdict {
 fn decided(candidates: &[Candidate], published: &[Published]) -> Decision {
     let policies = Policies(vec![policy("acme/clock", &[])]);
     let event = pull(&merged());
-    let change: Change<'_> = change(&event, &policies, &Identity::default()).unwrap();
-    let pipeline = Pipeline::parse(BUILTIN_IMAGE.0, BUILTIN_IMAGE.1).unwrap();
-    decide(&change, ("image", &pipeline), candidates, published)
+    let change = change(&event, &policies, &Identity::default()).unwrap().known().unwrap();
+    decide(&change, &on(change.event), candidates, published)
 }
 
 fn workflows(folders: &[Folder], published: &[Published]) -> Vec<PlannedWorkflow> {

@@ -1,15 +1,34 @@
 //! The planner from outside: what a delivery says, what is decided about it, how a run
 //! goes on, and what no input may do.
 
+mod built;
+mod change;
 mod decide;
 mod event;
+mod flow;
+mod rerun;
+mod findings;
+mod gather;
+mod hostile;
+mod include;
+mod matrix;
+mod reading;
+mod render;
 mod run;
+mod scenarios;
+mod schema;
+mod substitute;
 mod untrusted;
+mod values;
+mod when;
+mod workflows;
 
 use mergeyard_plan::event::{Event, EventError};
 use serde_json::{Value, json};
 
 const MERGE: &str = "1111111111111111111111111111111111111111";
+const HEAD: &str = "2222222222222222222222222222222222222222";
+const BASE: &str = "3333333333333333333333333333333333333333";
 const ZEROS: &str = "0000000000000000000000000000000000000000";
 
 fn github(event: &str, payload: &Value) -> Result<Event, EventError> {
@@ -18,6 +37,12 @@ fn github(event: &str, payload: &Value) -> Result<Event, EventError> {
 
 fn git(payload: &Value) -> Result<Event, EventError> {
     Event::from_git(payload.to_string().as_bytes())
+}
+
+/// `pull_request` #7, as `action` leaves it: open.
+fn pull(action: &str) -> Value {
+    let open = with(with(merged(), "/action", json!(action)), "/pull_request/merged", json!(false));
+    with(with(open, "/pull_request/merged_at", Value::Null), "/pull_request/merge_commit_sha", Value::Null)
 }
 
 /// `pull_request`, closed by merging #7 into `develop`.
@@ -30,8 +55,12 @@ fn merged() -> Value {
             "title": "Tell the time\nin two lines",
             "user": {"login": "ada", "id": 3},
             "html_url": "https://git.example.org/acme/clock/pull/7",
-            "head": {"ref": "feature", "repo": {"full_name": "ada/clock"}},
-            "base": {"ref": "develop"},
+            "draft": false,
+            "labels": [{"name": "bug"}],
+            "milestone": {"title": "v1"},
+            "updated_at": "2026-03-01T12:00:01Z",
+            "head": {"ref": "feature", "sha": HEAD, "repo": {"id": 1, "full_name": "acme/clock", "owner": {"id": 2}}},
+            "base": {"ref": "develop", "sha": BASE},
             "merged": true,
             "merged_at": "2026-03-01T12:00:00Z",
             "merge_commit_sha": MERGE,
@@ -47,9 +76,13 @@ fn push() -> Value {
         "before": ZEROS,
         "after": MERGE,
         "deleted": false,
-        "head_commit": {"id": MERGE, "message": "Tell the time\n\nand the date"},
+        "head_commit": {"id": MERGE, "message": "Tell the time\n\nand the date", "url": "https://git.example.org/c"},
+        "commits": [
+            {"added": ["b", "a"], "removed": [], "modified": ["README.md"]},
+            {"added": [], "removed": ["a"], "modified": []},
+        ],
         "repository": repository(),
-        "sender": {"login": "ada"},
+        "sender": {"login": "ada", "id": 3},
     })
 }
 
@@ -58,12 +91,51 @@ fn git_push() -> Value {
     json!({"repository": "acme/clock", "ref": "refs/heads/develop", "before": ZEROS, "after": MERGE})
 }
 
+/// A release of the tag `v1`, made from `develop`.
+fn release() -> Value {
+    json!({
+        "action": "published",
+        "release": {
+            "tag_name": "v1",
+            "name": "The first",
+            "target_commitish": "develop",
+            "prerelease": true,
+            "author": {"login": "grace", "id": 5, "avatar_url": "https://git.example.org/grace.png"},
+            "html_url": "https://git.example.org/acme/clock/releases/v1",
+        },
+        "repository": repository(),
+    })
+}
+
+fn deployment(wanted: &str) -> Value {
+    json!({
+        "action": "created",
+        "deployment": {
+            "id": 42, "sha": MERGE, "ref": wanted, "environment": "production", "task": "deploy",
+            "description": null, "creator": {"login": "grace", "id": 5}, "url": "https://api.example.org/42",
+        },
+        "repository": repository(),
+    })
+}
+
+/// What the scheduler, or a person, asked for.
+fn asked(kind: &str, git_ref: &str) -> Event {
+    let wish = json!({
+        "kind": kind, "repository": "acme/clock", "ref": git_ref, "inputs": {"speed": "fast"}, "who": "robin",
+        "name": "nightly", "occasion": "1",
+    });
+    Event::from_mergeyard(wish.to_string().as_bytes()).unwrap()
+}
+
 fn repository() -> Value {
     json!({
         "id": 1,
         "full_name": "acme/clock",
         "clone_url": "https://git.example.org/acme/clock.git",
+        "ssh_url": "git@git.example.org:acme/clock.git",
         "html_url": "https://git.example.org/acme/clock",
+        "default_branch": "develop",
+        "private": true,
     })
 }
 

@@ -2,9 +2,9 @@
 //! control characters.
 
 use mergeyard_plan::{
-    decide::{Decision, File, Folder, Identity, Published, Verdict, candidates, change, decide},
+    change::{Identity, change},
+    decide::{Decision, File, Folder, Published, Verdict, candidates, decide},
     event::{Event, EventError},
-    pipeline::{BUILTIN_IMAGE, Pipeline},
     policy::{Policies, Policy},
     service::Service,
 };
@@ -12,7 +12,7 @@ use mergeyard_types::{Digest, TreeId};
 use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::{Value, json};
 
-use crate::{git_push, merged, push, with};
+use crate::{built::on, git_push, merged, push, with};
 
 /// Longer than any honest sentence here, shorter than what fills a page.
 const LONGEST_SENTENCE: usize = 2000;
@@ -68,9 +68,8 @@ proptest! {
         }).collect();
         let event = read("pull_request", merged().to_string().as_bytes()).unwrap();
         let policies = everyone();
-        let change = change(&event, &policies, &Identity::default()).unwrap();
-        let pipeline = Pipeline::parse(BUILTIN_IMAGE.0, BUILTIN_IMAGE.1).unwrap();
-        match decide(&change, ("image", &pipeline), &candidates(&folders), &published) {
+        let change = change(&event, &policies, &Identity::default()).unwrap().known().unwrap();
+        match decide(&change, &on(change.event), &candidates(&folders), &published) {
             Decision::Ignore(why) => is_a_sentence(&why)?,
             Decision::Run(run) => {
                 prop_assert_eq!(run.workflows.len(), folders.len());
@@ -100,11 +99,13 @@ fn depth_is_refused() {
 type Payload = (&'static str, fn() -> Value);
 
 /// `git` stands for the body of `POST /hooks/git`.
-const PAYLOADS: [Payload; 5] = [
+const PAYLOADS: [Payload; 7] = [
     ("pull_request", merged),
+    ("pull_request", || crate::pull("labeled")),
     ("push", push),
     ("git", git_push),
-    ("release", || json!({"release": {"tag_name": "v1"}, "repository": crate::repository()})),
+    ("release", crate::release),
+    ("deployment", || crate::deployment("main")),
     ("teleport", || json!({"action": "done", "repository": crate::repository()})),
 ];
 
@@ -122,7 +123,8 @@ fn follow(event: Result<Event, EventError>) -> Result<(), TestCaseError> {
     match change(&event, &policies, &Identity::default()) {
         Err(why) => is_a_sentence(&why),
         Ok(change) => {
-            prop_assert!(!change.branch.is_empty());
+            is_one_line(&change.branch)?;
+            is_one_line(&change.occasion)?;
             is_one_line(&change.title)?;
             is_one_line(&change.author)
         }

@@ -15,7 +15,7 @@ const MAX_DEPTH: usize = 128;
 #[derive(Debug, Clone)]
 pub struct Commit {
     sha: Arc<CommitSha>,
-    mirror: Arc<Mirror>,
+    pub(super) mirror: Arc<Mirror>,
     limits: Arc<GitLimits>,
 }
 
@@ -83,6 +83,34 @@ impl Commit {
             Ok(entry) => commit.read_entry(git, &entry).map(Some),
             Err(e) if e.code() == ErrorCode::NotFound => Ok(None),
             Err(e) => Err(commit.mirror.corrupt(e.message())),
+        })
+        .await
+    }
+
+    /// The files directly in `folder` that `wanted` asks for by their name, in the order of their
+    /// names. Nothing stands there, or not a folder: no files.
+    pub async fn entries(
+        &self,
+        folder: &str,
+        wanted: fn(&str) -> bool,
+    ) -> Result<Vec<(String, Entry)>, GitError> {
+        let folder = folder.to_owned();
+        self.read(move |commit, git, root| {
+            let found = match root.get_path(std::path::Path::new(&folder)) {
+                Ok(found) if found.kind() == Some(ObjectType::Tree) => found,
+                Ok(_) => return Ok(Vec::new()),
+                Err(e) if e.code() == ErrorCode::NotFound => return Ok(Vec::new()),
+                Err(e) => return Err(commit.mirror.corrupt(e.message())),
+            };
+            let tree = git.find_tree(found.id()).map_err(|e| commit.mirror.corrupt(e.message()))?;
+            let mut entries = Vec::new();
+            for entry in &tree {
+                let name = String::from_utf8_lossy(entry.name_bytes()).into_owned();
+                if wanted(&name) {
+                    entries.push((name, commit.read_entry(git, &entry)?));
+                }
+            }
+            Ok(entries)
         })
         .await
     }
@@ -167,7 +195,7 @@ impl Commit {
         }
     }
 
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Commit, &Repository, &Tree<'_>) -> Result<T, GitError> + Send + 'static,
     ) -> Result<T, GitError> {

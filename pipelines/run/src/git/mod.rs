@@ -5,14 +5,17 @@
 //! libgit2 reads from it. Files are read out of the object database, so nothing in a commit
 //! can be executed or followed: not a hook, a filter, a submodule or a symbolic link.
 
+mod checkout;
 mod commit;
 mod complaint;
 mod context;
 mod error;
+mod history;
 mod ignore;
 mod mirror;
 mod program;
 mod remote;
+mod tip;
 
 use std::{
     collections::HashMap,
@@ -24,10 +27,14 @@ use std::{
 use mergeyard_types::{CommitSha, GitRef, RepoName};
 use tokio_util::sync::CancellationToken;
 
+pub use checkout::{Checkout, CheckoutSpec};
 pub use commit::{Commit, Entry, ImageFolder};
-pub use context::Context;
+pub(crate) use context::Cause;
+pub use context::{Chunks, Context};
 pub use error::GitError;
+pub use history::Made;
 pub use remote::{Remote, RemoteUrl, RemoteUrlError};
+pub use tip::Tip;
 
 use crate::keyed_lock::KeyedLock;
 use complaint::{Complaint, last_line};
@@ -91,9 +98,7 @@ impl GitCache {
         hints: &[GitRef],
         cancel: &CancellationToken,
     ) -> Result<Commit, GitError> {
-        if let Some(why) = remote.url.needs_permission().filter(|_| !remote.allow_file) {
-            return Err(GitError::Refused(format!("{}: {why}", remote.url)));
-        }
+        remote.check()?;
         let mirror = self.mirror(repo);
         let _one_at_a_time = tokio::select! {
             guard = self.locks.lock(repo) => guard,

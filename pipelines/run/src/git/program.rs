@@ -17,7 +17,10 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mergeyard_types::Secret;
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::{io::AsyncReadExt, process::Command};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::Command,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::Remote;
@@ -67,8 +70,8 @@ const CONFIG: &str = "\
 /// `lowSpeedTime` of [`CONFIG`].
 pub(super) const TOO_SLOW_FOR: Duration = Duration::from_secs(20);
 
-/// More of a program's complaint is not kept: it protects memory and messages.
-const MAX_STDERR: u64 = 64 * 1024;
+/// More of what a program says is not kept: it protects memory and messages.
+const MAX_SAID: u64 = 64 * 1024;
 
 pub(super) struct GitProgram {
     config: PathBuf,
@@ -104,27 +107,22 @@ impl GitProgram {
         timeout: Duration,
         cancel: &CancellationToken,
     ) -> std::io::Result<Ended> {
-        let mut child = self.command(mirror, args, remote, max_file_bytes).spawn()?;
-        let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
-        let stderr = child.stderr.take();
-        let work = async {
-            let mut said = Vec::new();
-            if let Some(stderr) = stderr {
-                stderr.take(MAX_STDERR).read_to_end(&mut said).await?;
-            }
-            let status = child.wait().await?;
-            let said = String::from_utf8_lossy(&said).into_owned();
-            Ok::<_, std::io::Error>(if status.success() { Ended::Success } else { Ended::Failure(said) })
-        };
-        let ended = tokio::select! {
-            ended = work => ended?,
-            () = tokio::time::sleep(timeout) => Ended::Timeout,
-            () = cancel.cancelled() => Ended::Cancelled,
-        };
-        drop(group);
-        // Reaped here, so that no process is left over when the caller goes on.
-        child.wait().await?;
-        Ok(ended)
+        let command = self.command(mirror, args, remote, max_file_bytes);
+        conduct(command, timeout, cancel).await.map(|(ended, _)| ended)
+    }
+
+    /// The same for what asks and writes nothing; also its answer.
+    pub(super) async fn ask(
+        &self,
+        folder: &Path,
+        args: &[&str],
+        remote: &Remote,
+        timeout: Duration,
+        cancel: &CancellationToken,
+    ) -> std::io::Result<(Ended, String)> {
+        let mut command = self.command(folder, args, Some(remote), 0);
+        command.stdout(Stdio::piped());
+        conduct(command, timeout, cancel).await
     }
 
     fn command(&self, mirror: &Path, args: &[&str], remote: Option<&Remote>, max_file_bytes: u64) -> Command {
@@ -157,6 +155,41 @@ impl GitProgram {
         }
         command
     }
+}
+
+async fn conduct(
+    mut command: Command,
+    timeout: Duration,
+    cancel: &CancellationToken,
+) -> std::io::Result<(Ended, String)> {
+    let mut child = command.spawn()?;
+    let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let work = async {
+        let (answer, said) = tokio::try_join!(text_of(stdout), text_of(stderr))?;
+        let status = child.wait().await?;
+        Ok::<_, std::io::Error>((
+            if status.success() { Ended::Success } else { Ended::Failure(said) },
+            answer,
+        ))
+    };
+    let ended = tokio::select! {
+        ended = work => ended?,
+        () = tokio::time::sleep(timeout) => (Ended::Timeout, String::new()),
+        () = cancel.cancelled() => (Ended::Cancelled, String::new()),
+    };
+    drop(group);
+    // Reaped here, so that no process is left over when the caller goes on.
+    child.wait().await?;
+    Ok(ended)
+}
+
+async fn text_of(pipe: Option<impl AsyncRead + Unpin>) -> std::io::Result<String> {
+    let mut text = Vec::new();
+    if let Some(pipe) = pipe {
+        pipe.take(MAX_SAID).read_to_end(&mut text).await?;
+    }
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// HTTP basic authentication, by the environment alone.

@@ -5,6 +5,8 @@ use std::fmt;
 use mergeyard_types::Secret;
 use url::{Host, Url};
 
+use super::GitError;
+
 /// The address and, apart from it, the credential. The credential is never part of the address.
 #[derive(Debug, Clone)]
 pub struct Remote {
@@ -13,6 +15,16 @@ pub struct Remote {
     pub token: Option<Secret>,
     /// The operator configured this address, so it may be a folder of this machine or plain HTTP.
     pub allow_file: bool,
+}
+
+impl Remote {
+    /// Whether git may be sent there at all.
+    pub(super) fn check(&self) -> Result<(), GitError> {
+        match self.url.needs_permission().filter(|_| !self.allow_file) {
+            Some(why) => Err(GitError::Refused(format!("{}: {why}", self.url))),
+            None => Ok(()),
+        }
+    }
 }
 
 /// An address git may be given: no options, no commands, no credentials in it.
@@ -67,7 +79,7 @@ impl RemoteUrl {
     }
 
     /// Needs the operator's word: a folder of this machine, or HTTP without TLS to another one.
-    pub(super) fn needs_permission(&self) -> Option<&'static str> {
+    fn needs_permission(&self) -> Option<&'static str> {
         match self.0.scheme() {
             "file" => Some("a `file://` address is only used when the operator configured it as `clone_url`"),
             "http" if !is_loopback(&self.0) => Some(

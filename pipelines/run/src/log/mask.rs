@@ -16,7 +16,8 @@ use base64::{
 };
 use mergeyard_types::Secret;
 
-pub(crate) const MIN_SECRET_BYTES: usize = 4;
+/// The shortest value that is masked.
+pub const MIN_SECRET_BYTES: usize = 4;
 
 const MASK: &[u8] = b"********";
 

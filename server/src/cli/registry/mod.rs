@@ -12,6 +12,8 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
+pub(super) use robot::time;
+
 use super::{Failed, usual_file};
 use crate::config::{Config, RegistryAlone};
 

@@ -1,6 +1,6 @@
 //! `mergeyard registry robot create|list|rotate|revoke`: accounts for programs.
 
-use std::{collections::BTreeMap, os::unix::fs::MetadataExt, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use clap::Subcommand;
 use mergeyard_registry::{Grant, NewRobot, Right, Robot, RobotError, RobotName, Robots};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::configured;
 use crate::{
-    cli::{Failed, Format, text},
+    cli::{Failed, Format, of_this_user, text},
     config::{Embedded, Registry, RegistryAlone},
     data_dir::DataDir,
 };
@@ -93,14 +93,7 @@ impl Site {
             return Err(Failed::Usage(why.into()));
         };
         let data = DataDir::open(&data_dir)?;
-        // Files of another user's would lock the server out of what it must read.
-        let (owner, user) = (std::fs::metadata(&data_dir)?.uid(), rustix::process::geteuid().as_raw());
-        if owner != user {
-            let path = data_dir.display();
-            let why =
-                format!("{path} belongs to user {owner}, and this is user {user}: run this as that user");
-            return Err(Failed::Usage(why.into()));
-        }
+        of_this_user(&data_dir)?;
         Ok(Self { robots: Robots::open(&data.registry()), host: host(&config) })
     }
 
@@ -191,7 +184,7 @@ fn rights(grant: &Grant) -> Vec<String> {
 }
 
 /// `90d`, `12h`, `2w`; a day is 24 hours.
-fn time(text: &str) -> Result<Duration, String> {
+pub(in crate::cli) fn time(text: &str) -> Result<Duration, String> {
     let wrong = |_| format!("`{text}` is not a time such as 90d or 12h");
     let span: jiff::Span = text.parse().map_err(wrong)?;
     let time = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(wrong)?;

@@ -8,9 +8,19 @@ ALTER TABLE runs ADD COLUMN fork INTEGER NOT NULL DEFAULT 0;        -- a pull re
 CREATE INDEX runs_last ON runs(known_as, id);
 
 ALTER TABLE workflows ADD COLUMN rules TEXT NOT NULL DEFAULT '{}';  -- JSON: WorkflowRules
+ALTER TABLE workflows ADD COLUMN decided INTEGER NOT NULL DEFAULT 0; -- its state is the plan's
+ALTER TABLE workflows ADD COLUMN concurrency TEXT;                  -- repository and group, of those that share a limit
+CREATE INDEX workflows_open ON workflows(concurrency, id) WHERE state IN ('queued', 'running', 'blocked');
+UPDATE workflows SET decided = 1 WHERE NOT EXISTS
+  (SELECT 1 FROM steps s WHERE s.run = workflows.run AND s.workflow = workflows.id);
 
 ALTER TABLE steps ADD COLUMN rules TEXT NOT NULL DEFAULT '{}';      -- JSON: StepRules
+ALTER TABLE steps ADD COLUMN decided INTEGER NOT NULL DEFAULT 0;    -- its state is the plan's
 ALTER TABLE steps ADD COLUMN up INTEGER NOT NULL DEFAULT 0;         -- detached, and others may rely on it
+-- In version 1 each step followed the one before it, and no rule said so.
+UPDATE steps SET rules = json_object('needs', json_array(
+    (SELECT count(*) - 1 FROM steps o WHERE o.run = steps.run AND o.workflow = steps.workflow AND o.id < steps.id)))
+  WHERE EXISTS (SELECT 1 FROM steps o WHERE o.run = steps.run AND o.workflow = steps.workflow AND o.id < steps.id);
 
 -- A question to a person, about one workflow or step of one run, and so about one commit.
 CREATE TABLE approvals (
@@ -36,10 +46,11 @@ CREATE TABLE trusted_accounts (
   PRIMARY KEY (known_as, account)
 ) STRICT;
 
--- Tokens of the API. Only a hash is kept; the token is shown once.
+-- Tokens of the API. Only a hash is kept; the token is shown once. A revoked one stays, so that the
+-- log can say whose it was, and gives its name free.
 CREATE TABLE tokens (
   id INTEGER PRIMARY KEY,
-  name TEXT NOT NULL UNIQUE,
+  name TEXT NOT NULL,
   hash BLOB NOT NULL UNIQUE,                 -- SHA-256 of 256 random bits
   role TEXT NOT NULL,                        -- read | approve | admin
   created INTEGER NOT NULL,
@@ -47,9 +58,10 @@ CREATE TABLE tokens (
   used INTEGER,
   revoked INTEGER
 ) STRICT;
+CREATE UNIQUE INDEX tokens_in_force ON tokens(name) WHERE revoked IS NULL;
 
--- Secrets of pipelines, sealed with the master key; scope and name are authenticated with the
--- value, so that a row moved to another name does not open.
+-- Secrets of pipelines, sealed with the master key; scope, name and rule are authenticated with
+-- the value, so that a row moved to another name, or opened to more events, does not open.
 CREATE TABLE secrets (
   id INTEGER PRIMARY KEY,
   scope TEXT NOT NULL COLLATE NOCASE,        -- owner/name | owner | '' for everybody

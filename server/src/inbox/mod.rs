@@ -4,16 +4,22 @@
 //! pauses; what cannot work, or did not after [`MOST_ATTEMPTS`], ends as `dead` with its
 //! reason, where a person sees it and can replay it. Deliveries behind it go on.
 
+mod builtin;
+mod changed;
+mod facts;
+mod sources;
+mod work;
+
 use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
 use mergeyard_plan::{
-    decide::{self, Candidate, Change, Decision, File, Folder, Published},
+    change::{self, At, Change, Identity},
+    decide::{Decision, PlannedRun},
     effect::{CommitStatus, Effect, StatusState},
     event::{Event, Forge},
-    pipeline::{BUILTIN_IMAGE, Pipeline},
 };
-use mergeyard_run::git::{Entry, GitError};
+use mergeyard_run::git::{GitError, Remote};
 use mergeyard_types::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -28,8 +34,9 @@ use crate::{
 /// which outlives a restart of a git server.
 pub const MOST_ATTEMPTS: u32 = 6;
 
-/// The label an image carries with the git tree it was built from.
-const TREE_LABEL: &str = "dev.mergeyard.tree";
+/// A plan is made with the number its run will have, and made again when another run takes that
+/// in the meantime; after so many times it is tried later.
+const MOST_NUMBERS: usize = 5;
 
 /// Why a delivery could not be decided.
 struct Fault {
@@ -91,6 +98,12 @@ impl Fault {
     }
 }
 
+impl From<GitError> for Fault {
+    fn from(error: GitError) -> Self {
+        Self { passing: error.is_transient(), why: error.to_string(), tell: None }
+    }
+}
+
 impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
         Self { why: error.to_string(), passing: true, tell: None }
@@ -121,36 +134,48 @@ async fn decide(yard: &Yard, claimed: &Claimed) -> Result<(), Fault> {
     if claimed.attempt > MOST_ATTEMPTS {
         return Err(Fault::lasting("the server stopped each time it tried to decide it".to_owned()));
     }
-    let event = read(claimed)?;
+    let event = read(yard, claimed).await?;
     let rules = yard.rules();
     let identity = match event.repository() {
         Some(repository) => yard.store.identity(repository).await?,
-        None => decide::Identity::default(),
+        None => Identity::default(),
     };
     let now = yard.clock.now();
-    let change = match decide::change(&event, &rules.policies, &identity) {
+    let change = match change::change(&event, &rules.policies, &identity) {
         Ok(change) => change,
         Err(why) => return ignore(yard, claimed, why, now).await,
     };
-    let candidates = candidates(yard, &change).await.map_err(|mut fault| {
-        fault.tell = could_not(&change, &fault.why).map(Box::new);
-        fault
-    })?;
-    let published = published(yard, &candidates).await;
-    let (file, text) = BUILTIN_IMAGE;
-    let pipeline = Pipeline::parse(file, text).map_err(|finding| Fault::lasting(finding.to_string()))?;
-    let name = file.trim_end_matches(".yml");
-    match decide::decide(&change, (name, &pipeline), &candidates, &published) {
-        Decision::Ignore(why) => ignore(yard, claimed, why, now).await,
-        Decision::Run(plan) => {
-            let created =
-                yard.store.create_run(&claimed.id, claimed.replays, &change.repository, &plan, now).await?;
-            if let Created::Run(run) = created {
+    let repository = &change.repository;
+    let remote = yard
+        .settings
+        .remote(change.policy, &repository.name, repository.clone_url.as_deref())
+        .map_err(Fault::lasting)?;
+    let change = located(yard, change, &remote).await?;
+    for _ in 0..MOST_NUMBERS {
+        let number = yard.store.next_run().await?;
+        let decided = work::decide(yard, &event, &change, &remote, (number, now)).await;
+        let decision = decided.map_err(|mut fault| {
+            fault.tell = could_not(&change, &fault.why).map(Box::new);
+            fault
+        })?;
+        let mut plan = match decision {
+            Decision::Ignore(why) => return ignore(yard, claimed, why, now).await,
+            Decision::Run(plan) => plan,
+        };
+        hold(yard, &change, &mut plan).await?;
+        let created =
+            yard.store.create_run(&claimed.id, claimed.replays, &change.repository, &plan, now).await?;
+        match created {
+            Created::Run(run) => {
                 info!(delivery = %claimed.id, %run, repo = %plan.repo, commit = %plan.commit, "started a run");
+                return Ok(());
             }
-            Ok(())
+            Created::Already(_) => return Ok(()),
+            Created::Overtaken => {}
         }
     }
+    let why = "other runs took its number each time it was planned".to_owned();
+    Err(Fault { why, passing: true, tell: None })
 }
 
 async fn ignore(yard: &Yard, claimed: &Claimed, why: String, now: Timestamp) -> Result<(), Fault> {
@@ -158,76 +183,66 @@ async fn ignore(yard: &Yard, claimed: &Claimed, why: String, now: Timestamp) -> 
     Ok(yard.store.settle_delivery(&claimed.id, Verdict::Ignored(why), None, now).await?)
 }
 
-fn read(claimed: &Claimed) -> Result<Event, Fault> {
+async fn read(yard: &Yard, claimed: &Claimed) -> Result<Event, Fault> {
     let body = payload::decompress(&claimed.body).map_err(|error| Fault::lasting(error.to_string()))?;
     let json =
         payload::json(&claimed.content_type, &body).map_err(|error| Fault::lasting(error.to_string()))?;
-    match claimed.source {
+    let event = match claimed.source {
         Source::Github => Event::from_github(&claimed.event, &json),
         Source::Git => Event::from_git(&json),
+        Source::Mergeyard => Event::from_mergeyard(&json),
+    };
+    match event.map_err(|error| Fault::lasting(error.to_string()))? {
+        Event::Asked { asked, .. } => {
+            let name = asked.repository.clone();
+            let rules = yard.rules();
+            let seen = yard.store.last_seen(&name).await?;
+            let never = || yard.settings.never_seen(name.clone(), rules.policies.of(&name));
+            let (forge, repository) = seen.unwrap_or_else(never);
+            Ok(Event::Asked { forge, repository, asked })
+        }
+        event => Ok(event),
     }
-    .map_err(|error| Fault::lasting(error.to_string()))
 }
 
-/// The folders of the commit that ask for an image.
-async fn candidates(yard: &Yard, change: &Change<'_>) -> Result<Vec<Candidate>, Fault> {
+/// The change with its commit, which the event may leave to a reference.
+async fn located<'a>(yard: &Yard, change: Change<'a, At>, remote: &Remote) -> Result<Change<'a>, Fault> {
+    let git_ref = match &change.commit {
+        At::Commit(commit) => {
+            let commit = *commit;
+            return Ok(change.at(commit, None));
+        }
+        At::Tip(git_ref) => git_ref.clone(),
+    };
     let repo = &change.repository.name;
-    let remote = yard
-        .settings
-        .remote(change.policy, repo, change.repository.clone_url.as_deref())
-        .map_err(Fault::lasting)?;
-    let git = |error: GitError| Fault { passing: error.is_transient(), why: error.to_string(), tell: None };
-    let commit = yard
-        .executor
-        .git()
-        .fetch(repo, &remote, change.commit, &change.hints, &CancellationToken::new())
-        .await
-        .map_err(git)?;
-    let folders: Vec<Folder> = commit
-        .image_folders()
-        .await
-        .map_err(git)?
-        .into_iter()
-        .map(|folder| Folder {
-            path: folder.path,
-            tree: folder.tree,
-            dockerfile: file(folder.dockerfile),
-            spec: file(folder.spec),
-        })
-        .collect();
-    Ok(decide::candidates(&folders))
+    let tip = yard.executor.git().tip(repo, remote, git_ref.as_ref(), &CancellationToken::new()).await?;
+    let what = || git_ref.as_ref().map_or_else(|| "a default branch".to_owned(), |name| format!("`{name}`"));
+    // What was announced a moment ago may not have reached every replica of a hosting service.
+    let missing = || Fault { why: format!("{repo} has no {}", what()), passing: true, tell: None };
+    let tip = tip.ok_or_else(missing)?;
+    Ok(change.at(tip.commit, Some(tip.git_ref)))
 }
 
-fn file(entry: Entry) -> File {
-    match entry {
-        Entry::Blob(bytes) => File::Text(bytes),
-        Entry::TooLarge(size) => File::TooLarge(size),
-        Entry::Symlink => File::Symlink,
-        Entry::Other => File::NotAFile,
+/// A pull request from a fork waits for a person unless all whose word it is are trusted. Who
+/// they are is the forge's number for them: names and authors of commits can be chosen.
+async fn hold(yard: &Yard, change: &Change<'_>, plan: &mut PlannedRun) -> Result<(), Fault> {
+    let Some(fork) = &change.fork else { return Ok(()) };
+    plan.fork = true;
+    plan.account = fork.accounts.first().copied();
+    for account in &fork.accounts {
+        if !yard.store.is_trusted(&change.known_as, *account).await? {
+            plan.account = Some(*account);
+            plan.hold = Some(format!(
+                "a pull request from a fork, by {} (account {account}), waits for somebody to approve it",
+                change.author
+            ));
+            return Ok(());
+        }
     }
-}
-
-/// What the registry holds under each candidate's version.
-async fn published(yard: &Yard, candidates: &[Candidate]) -> Vec<Published> {
-    let mut published = Vec::with_capacity(candidates.len());
-    for candidate in candidates {
-        let Ok(service) = &candidate.service else {
-            published.push(Published::Nothing);
-            continue;
-        };
-        published.push(match yard.executor.registry().published(&service.name, &service.version).await {
-            Ok(None) => Published::Nothing,
-            Ok(Some(image)) => {
-                let tree = image.labels.get(TREE_LABEL).and_then(|tree| tree.parse().ok());
-                Published::Image { digest: image.digest, tree }
-            }
-            Err(error) => {
-                warn!(image = %service.name, error = %error, "the registry did not say what it has; the step asks again");
-                Published::Unknown
-            }
-        });
+    if fork.unknown {
+        plan.hold = Some("the fork it comes from is gone, so it waits for somebody to approve it".to_owned());
     }
-    published
+    Ok(())
 }
 
 /// The commit status for a merge that could not be decided at all.

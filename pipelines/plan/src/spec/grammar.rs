@@ -1,0 +1,579 @@
+//! The keys of the language, in one table.
+//!
+//! The same table finds unknown keys and values of the wrong kind, and becomes the JSON Schema
+//! for editors, so that the reader and the schema cannot come to disagree. What no table can
+//! say, such as that dependencies must not go in circles, is in `check`.
+
+use std::time::Duration;
+
+use globset::GlobBuilder;
+
+use super::{
+    findings::{Findings, Quoted},
+    node::{Kind, Node, Place},
+    scalar,
+};
+use crate::event::EventKind;
+
+/// What may stand as a value.
+pub(super) enum Shape {
+    Any,
+    /// Any single value, taken as the text it was written as.
+    Text,
+    Flag,
+    Number {
+        least: i64,
+        most: i64,
+    },
+    Duration,
+    Glob,
+    Event,
+    /// A name that programs can use as a variable.
+    Variable,
+    Word(&'static [&'static str]),
+    /// One, or a list of them.
+    Some(&'static Shape),
+    /// A mapping whose keys are the author's.
+    Map(&'static Shape),
+    Keys(&'static Table),
+    /// Steps: a mapping by name, or a list.
+    Steps(&'static Table),
+    Either(&'static [Shape]),
+}
+
+pub(super) struct Table {
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    pub(super) keys: &'static [Key],
+    /// Other keys are fine: they speak to somebody else.
+    pub(super) open: bool,
+}
+
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) shape: Shape,
+    pub(super) about: &'static str,
+    pub(super) standing: Standing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    Current,
+    /// Read or passed over, with a word on what to write today.
+    Old(&'static str),
+    /// No longer read: a file with it would do something else than it says.
+    Gone(&'static str),
+}
+
+const fn key(name: &'static str, shape: Shape, about: &'static str) -> Key {
+    Key { name, shape, about, standing: Standing::Current }
+}
+
+const fn old(name: &'static str, instead: &'static str) -> Key {
+    Key { name, shape: Shape::Any, about: instead, standing: Standing::Old(instead) }
+}
+
+const fn gone(name: &'static str, instead: &'static str) -> Key {
+    Key { name, shape: Shape::Any, about: instead, standing: Standing::Gone(instead) }
+}
+
+const TEXTS: Shape = Shape::Some(&Shape::Text);
+const GLOBS: Shape = Shape::Some(&Shape::Glob);
+const CONSTRAINT: Shape = Shape::Either(&[GLOBS, Shape::Keys(&GLOB_LISTS)]);
+const TEXT_MAP: Shape = Shape::Map(&Shape::Text);
+const SETTINGS: Shape = Shape::Map(&Shape::Any);
+const NEEDS: Shape = Shape::Some(&Shape::Either(&[Shape::Text, Shape::Keys(&NEED)]));
+const STATUSES: Shape = Shape::Some(&Shape::Word(&["success", "failure"]));
+const WHEN_LIST: Shape = Shape::Some(&Shape::Keys(&WHEN));
+
+pub(super) static WORKFLOW: Table = Table {
+    name: "workflow",
+    about: "A pipeline file: one workflow of steps in containers",
+    open: false,
+    keys: &[
+        key("when", WHEN_LIST, "When the workflow runs; of a list, one has to match"),
+        key("steps", Shape::Steps(&STEP), "What the workflow does, in this order"),
+        key(
+            "services",
+            Shape::Steps(&SERVICE),
+            "Containers that run beside all steps, reached by their name",
+        ),
+        key("clone", Shape::Steps(&CLONE), "How the commit gets into the workspace"),
+        key("skip_clone", Shape::Flag, "Start with an empty workspace"),
+        key("workspace", Shape::Keys(&WORKSPACE), "Where the workspace is mounted"),
+        key("labels", Shape::Either(&[TEXT_MAP, TEXTS]), "What the runner has to offer"),
+        key("depends_on", NEEDS, "Workflows that have to end first"),
+        key(
+            "concurrency",
+            Shape::Either(&[Shape::Number { least: 0, most: 1000 }, Shape::Keys(&CONCURRENCY)]),
+            "How many of these run at the same time",
+        ),
+        key("matrix", Shape::Map(&Shape::Any), "Run once for each combination of these values"),
+        key("variables", Shape::Any, "A place for anchors; not read by itself"),
+        key("include", TEXTS, "Files of this repository, at its default branch, to put underneath this one"),
+        key("inputs", Shape::Map(&Shape::Keys(&INPUT)), "What a person is asked for when starting a run"),
+        key("approve", Shape::Text, "The gate that a person has to open before the workflow starts"),
+        Key {
+            name: "runs_on",
+            shape: STATUSES,
+            about: "Write `when: {status: [success, failure]}` instead",
+            standing: Standing::Old("write `status` under `when` instead"),
+        },
+        key("version", Shape::Any, "Not read; older files have it"),
+        key("$schema", Shape::Text, "Not read; editors use it"),
+        old("platform", "it is passed over: write `labels: {platform: …}` instead"),
+        gone("branches", "write `branch` under `when` instead"),
+        gone("pipeline", "write `steps` instead"),
+    ],
+};
+
+pub(super) static STEP: Table = Table {
+    name: "step",
+    about: "One container, or one built-in action",
+    open: false,
+    keys: &[
+        key("name", Shape::Text, "The step's name; the key of a mapping is its name already"),
+        key("image", Shape::Text, "The image of the container"),
+        key("pull", Shape::Flag, "Ask the registry for the image even when it is here"),
+        key("commands", TEXTS, "Run by one shell, until the first that fails"),
+        key("entrypoint", TEXTS, "Run in place of the image's entrypoint"),
+        key("directory", Shape::Text, "Where the commands start, seen from the workspace"),
+        key("settings", SETTINGS, "What a plugin gets, as `PLUGIN_…` variables"),
+        key("environment", Shape::Either(&[SETTINGS, TEXTS]), "Environment variables"),
+        key("depends_on", NEEDS, "Steps that have to end first; with it, steps no longer run in file order"),
+        key("when", WHEN_LIST, "When the step runs; of a list, one has to match"),
+        key("failure", Shape::Word(&["fail", "ignore", "cancel"]), "What its failure means to the workflow"),
+        key("detach", Shape::Flag, "Go on while this runs, until the workflow ends"),
+        key("volumes", TEXTS, "Directories of the host; needs trust"),
+        key("ports", TEXTS, "Ports it listens on"),
+        key("dns", TEXTS, "Name servers; needs trust"),
+        key("dns_search", TEXTS, "Search domains; needs trust"),
+        key("devices", TEXTS, "Devices of the host; needs trust"),
+        key("extra_hosts", TEXTS, "More names in /etc/hosts; needs trust"),
+        key("network_mode", Shape::Text, "Another network; needs trust unless `none`"),
+        key("tmpfs", TEXTS, "Directories in memory; needs trust"),
+        key("privileged", Shape::Flag, "With the rights of the host; needs trust"),
+        key("backend_options", Shape::Keys(&BACKEND), "What only one kind of engine knows"),
+        key("uses", Shape::Text, "A built-in action, in place of an image"),
+        key("with", SETTINGS, "What the action gets"),
+        key("timeout", Shape::Duration, "After this it has failed, such as 90s, 30m or 2h"),
+        key(
+            "retry",
+            Shape::Number { least: 0, most: u32::MAX as i64 },
+            "How often to try again after a failure",
+        ),
+        key("outputs", Shape::Some(&Shape::Variable), "Names it writes as `name=value` to $CI_OUTPUT"),
+        key("ready", Shape::Keys(&READY), "When what runs beside the steps counts as started"),
+        key("cache", TEXTS, "Directories to keep from run to run of this branch"),
+        key("approve", Shape::Text, "The gate that a person has to open before the step starts"),
+        old("group", "it is passed over: write `depends_on` instead"),
+        old("secrets", "it is passed over: write `environment: {NAME: {from_secret: name}}` instead"),
+    ],
+};
+
+// A service and a clone step are written like a step. They are tables of their own for what
+// they are about in an editor.
+pub(super) static SERVICE: Table = Table {
+    name: "service",
+    about: "A container that runs beside the steps and is reached by its name",
+    open: false,
+    keys: STEP.keys,
+};
+
+pub(super) static CLONE: Table = Table {
+    name: "clone",
+    about: "A step before all others; one named `git` without an image configures the built-in clone",
+    open: false,
+    keys: STEP.keys,
+};
+
+pub(super) static WHEN: Table = Table {
+    name: "when",
+    about: "All of these have to match",
+    open: false,
+    keys: &[
+        key("repo", CONSTRAINT, "Repositories, as owner/name"),
+        key("branch", CONSTRAINT, "Branches; of a pull request, the one it goes to"),
+        key("event", Shape::Some(&Shape::Event), "What happened"),
+        key("ref", CONSTRAINT, "Git references, such as refs/tags/v*"),
+        key("cron", CONSTRAINT, "Names of schedules"),
+        key("status", STATUSES, "How what came before has ended"),
+        key("platform", CONSTRAINT, "Platforms of the runner, such as linux/amd64"),
+        key(
+            "matrix",
+            Shape::Map(&Shape::Either(&[Shape::Text, TEXT_MAP])),
+            "Points of the matrix, by axis; of steps only",
+        ),
+        key("instance", CONSTRAINT, "Names of servers"),
+        key("path", Shape::Either(&[GLOBS, Shape::Keys(&PATHS)]), "Files that were changed"),
+        key("evaluate", Shape::Text, "An expression that yields true or false"),
+        key("local", Shape::Flag, "Whether `mergeyard run` takes it too"),
+        old(
+            "environment",
+            "it is passed over: write `evaluate: 'CI_PIPELINE_DEPLOY_TARGET == \"…\"'` instead",
+        ),
+    ],
+};
+
+static GLOB_LISTS: Table = Table {
+    name: "constraint",
+    about: "What is excluded is out, included or not",
+    open: false,
+    keys: &[key("include", GLOBS, "Globs"), key("exclude", GLOBS, "Globs")],
+};
+
+static PATHS: Table = Table {
+    name: "paths",
+    about: "Changed files",
+    open: false,
+    keys: &[
+        key("include", GLOBS, "One changed file has to match"),
+        key("exclude", GLOBS, "Not when all changed files match"),
+        key("ignore_message", Shape::Text, "A commit message with this passes"),
+        key("on_empty", Shape::Flag, "Whether no changed file passes; true unless written"),
+    ],
+};
+
+static NEED: Table = Table {
+    name: "need",
+    about: "Something that has to end first",
+    open: false,
+    keys: &[
+        key("name", Shape::Text, "Its name"),
+        key("optional", Shape::Flag, "Fine when nothing of that name is there"),
+    ],
+};
+
+static WORKSPACE: Table = Table {
+    name: "workspace",
+    about: "Where the workspace is mounted",
+    open: false,
+    keys: &[
+        key("base", Shape::Text, "The volume that steps share, an absolute path"),
+        key("path", Shape::Text, "The checkout, seen from `base`"),
+    ],
+};
+
+static CONCURRENCY: Table = Table {
+    name: "concurrency",
+    about: "How many run at the same time",
+    open: false,
+    keys: &[
+        key("limit", Shape::Number { least: 0, most: 1000 }, "How many; 0 is no limit"),
+        key("group", Shape::Text, "Shared by all workflows that name it; without it, the workflow's name"),
+    ],
+};
+
+static INPUT: Table = Table {
+    name: "input",
+    about: "One value a person is asked for",
+    open: false,
+    keys: &[
+        key("type", Shape::Word(&["text", "number", "boolean", "choice"]), "What it is; text unless written"),
+        key("description", Shape::Text, "Shown where it is asked for"),
+        key("default", Shape::Text, "Taken when nothing is given"),
+        key("required", Shape::Flag, "Whether a run starts without it"),
+        key("options", TEXTS, "What can be chosen"),
+    ],
+};
+
+static READY: Table = Table {
+    name: "ready",
+    about: "When what runs beside the steps counts as started",
+    open: false,
+    keys: &[
+        key("command", TEXTS, "Exits with 0 when it is ready; one text is run by a shell"),
+        key("port", Shape::Number { least: 1, most: 65535 }, "Accepts connections when it is ready"),
+        key("timeout", Shape::Duration, "After this it has failed; 60s unless written"),
+    ],
+};
+
+static BACKEND: Table = Table {
+    name: "backend_options",
+    about: "What only one kind of engine knows",
+    open: true,
+    keys: &[key("docker", Shape::Keys(&DOCKER), "Docker"), key("kubernetes", SETTINGS, "Kubernetes")],
+};
+
+static DOCKER: Table = Table {
+    name: "docker",
+    about: "Docker",
+    open: false,
+    keys: &[key("user", Shape::Text, "The user, as name or number, with an optional group")],
+};
+
+/// Says everything about `node` that does not fit `shape`. `what` is what a message calls it.
+pub(super) fn check(shape: &Shape, node: &Node, what: &str, findings: &mut Findings) {
+    if !shape.accepts(node) {
+        let message = format!(
+            "{what} is {found}, but takes {expected}",
+            found = node.kind_name(),
+            expected = shape.expected()
+        );
+        findings.error(node.place, "pipeline-type", message);
+        return;
+    }
+    let scalar = node.scalar();
+    match shape {
+        Shape::Some(item) => {
+            for node in node.one_or_more() {
+                check(item, node, what, findings);
+            }
+        }
+        Shape::Map(value) => {
+            for (key, node) in node.map() {
+                if !node.is_null() {
+                    check(value, node, &Quoted(&key.text).to_string(), findings);
+                }
+            }
+        }
+        Shape::Keys(table) => check_keys(table, node, what, findings),
+        Shape::Steps(table) => check_steps(table, node, findings),
+        Shape::Either(shapes) => {
+            if let Some(shape) = shapes.iter().find(|shape| shape.accepts(node)) {
+                check(shape, node, what, findings);
+            }
+        }
+        Shape::Any => check_numbers(node, findings),
+        Shape::Text => {}
+        _ => {
+            let Some(scalar) = scalar else { return };
+            if let Err((code, message)) = shape.check_scalar(scalar, what) {
+                findings.error(node.place, code, message);
+            }
+        }
+    }
+}
+
+fn check_keys(table: &Table, node: &Node, what: &str, findings: &mut Findings) {
+    for (key, value) in node.map() {
+        match table.keys.iter().find(|known| known.name == key.text) {
+            Some(known) => {
+                let name = format!("`{}`", known.name);
+                match known.standing {
+                    Standing::Old(instead) => {
+                        findings.warning(
+                            key.place,
+                            "pipeline-old-key",
+                            format!("{name} is outdated: {instead}"),
+                        );
+                    }
+                    Standing::Gone(instead) => {
+                        findings.error(
+                            key.place,
+                            "pipeline-old-key",
+                            format!("{name} is no longer read: {instead}"),
+                        );
+                    }
+                    Standing::Current => {}
+                }
+                if !value.is_null() {
+                    check(&known.shape, value, &name, findings);
+                }
+            }
+            None if table.open || is_private(&key.text) => {}
+            None => unknown_key(table, &key.text, key.place, what, findings),
+        }
+    }
+}
+
+/// Keys for anchors and for other programs.
+fn is_private(key: &str) -> bool {
+    key.starts_with(['_', '.']) || key.starts_with("x-")
+}
+
+/// A warning, because Woodpecker passes such keys over too and files have them.
+fn unknown_key(table: &Table, key: &str, place: Place, what: &str, findings: &mut Findings) {
+    let current =
+        table.keys.iter().filter(|known| known.standing == Standing::Current).map(|known| known.name);
+    let names: Vec<_> = current.collect();
+    let advice = match nearest(key, names.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if names.len() <= 8 => format!("it knows {}", list(&names)),
+        None => "remove it".to_owned(),
+    };
+    findings.warning(
+        place,
+        "pipeline-unknown-key",
+        format!("{what} has no key {key} and passes it over: {advice}", key = Quoted(key)),
+    );
+}
+
+fn check_steps(table: &Table, node: &Node, findings: &mut Findings) {
+    match &node.kind {
+        Kind::Map(entries) => {
+            for (key, step) in entries {
+                check_step(table, step, Some(&key.text), findings);
+            }
+        }
+        _ => {
+            for step in node.one_or_more() {
+                let name = step.get("name").and_then(Node::text);
+                check_step(table, step, name.as_ref().map(|name| name.as_str()), findings);
+            }
+        }
+    }
+}
+
+/// An empty step is one without an image, which is found later.
+fn check_step(table: &Table, step: &Node, name: Option<&str>, findings: &mut Findings) {
+    let what = match name {
+        Some(name) => format!("the {} {}", table.name, Quoted(name)),
+        None => format!("this {}", table.name),
+    };
+    match step.kind {
+        Kind::Map(_) => check_keys(table, step, &what, findings),
+        _ if step.is_null() => {}
+        _ => {
+            let message = format!("{what} is {}, but takes a mapping", step.kind_name());
+            findings.error(step.place, "pipeline-type", message);
+        }
+    }
+}
+
+/// Values that are passed on as JSON.
+fn check_numbers(node: &Node, findings: &mut Findings) {
+    match &node.kind {
+        Kind::Scalar(scalar) if scalar::value(scalar).is_none() => {
+            let message =
+                format!("{} is a number nobody can be given: put it in quotes", Quoted(&scalar.text));
+            findings.error(node.place, "pipeline-number", message);
+        }
+        Kind::Scalar(_) => {}
+        Kind::List(nodes) => nodes.iter().for_each(|node| check_numbers(node, findings)),
+        Kind::Map(entries) => entries.iter().for_each(|(_, node)| check_numbers(node, findings)),
+    }
+}
+
+impl Shape {
+    /// By the kind of value only; what it says is looked at by `check`.
+    fn accepts(&self, node: &Node) -> bool {
+        match self {
+            Shape::Any => true,
+            Shape::Some(item) => matches!(node.kind, Kind::List(_)) || item.accepts(node),
+            Shape::Map(_) | Shape::Keys(_) => matches!(node.kind, Kind::Map(_)),
+            Shape::Steps(_) => !matches!(node.kind, Kind::Scalar(_)),
+            Shape::Either(shapes) => shapes.iter().any(|shape| shape.accepts(node)),
+            Shape::Flag => node.flag().is_some(),
+            Shape::Number { .. } => node.scalar().and_then(scalar::integer).is_some(),
+            Shape::Text | Shape::Duration | Shape::Glob | Shape::Event | Shape::Variable | Shape::Word(_) => {
+                node.scalar().is_some() && !node.is_null()
+            }
+        }
+    }
+
+    /// A whole clause: what it takes.
+    fn expected(&self) -> String {
+        match self {
+            Shape::Any => "anything".into(),
+            Shape::Flag => "true or false".into(),
+            Shape::Number { .. } => "a whole number".into(),
+            Shape::Duration => "a duration such as 90s, 30m or 2h".into(),
+            Shape::Some(item) => format!("{} or a list", item.expected()),
+            Shape::Map(_) | Shape::Keys(_) => "a mapping".into(),
+            Shape::Steps(_) => "a mapping by name or a list".into(),
+            Shape::Either(shapes) => {
+                let all: Vec<_> = shapes.iter().map(Shape::expected).collect();
+                all.join(" or ")
+            }
+            Shape::Word(words) => list(words),
+            Shape::Text | Shape::Glob | Shape::Event | Shape::Variable => "text".into(),
+        }
+    }
+
+    fn check_scalar(&self, scalar: &scalar::Scalar, what: &str) -> Result<(), (&'static str, String)> {
+        let text = scalar.text.as_str();
+        let quoted = Quoted(text);
+        match self {
+            Shape::Number { least, most } => match scalar::integer(scalar) {
+                Some(number) if (*least..=*most).contains(&number) => Ok(()),
+                _ => Err(("pipeline-number", format!("{what} is {quoted}, but takes {least} to {most}"))),
+            },
+            Shape::Duration if duration(text).is_none() => {
+                let message =
+                    format!("{quoted} is not a duration: write a number and s, m or h, such as 30m");
+                Err(("pipeline-duration", message))
+            }
+            Shape::Glob => glob(text).map_err(|error| ("pipeline-glob", error)),
+            Shape::Variable if !is_variable(text) => {
+                let message =
+                    format!("{quoted} is not a name: use letters, digits and _, with no digit first");
+                Err(("pipeline-name", message))
+            }
+            Shape::Word(words) if !words.contains(&text) => {
+                let near =
+                    nearest(text, words.iter().copied()).map(|near| format!("; did you mean `{near}`?"));
+                let message = format!(
+                    "{what} does not know {quoted}: it is one of {}{}",
+                    list(words),
+                    near.unwrap_or_default()
+                );
+                Err(("pipeline-word", message))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// `90s`, `30m`, `2h`; never nothing.
+pub(super) fn duration(text: &str) -> Option<Duration> {
+    let (count, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    if !count.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = count.parse().ok()?;
+    count.checked_mul(seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs)
+}
+
+/// Also for who asks what an event may be called.
+pub(super) fn event(text: &str) -> Result<EventKind, String> {
+    text.parse().map_err(|_| {
+        let names = EventKind::ALL.map(EventKind::as_str);
+        match nearest(text, names.into_iter()) {
+            Some(near) => format!("there is no event {}: did you mean `{near}`?", Quoted(text)),
+            None => format!("there is no event {}: it is one of {}", Quoted(text), list(&names)),
+        }
+    })
+}
+
+fn glob(text: &str) -> Result<(), String> {
+    // A glob becomes a regular expression; a long one would cost more to compile than a file.
+    const LONGEST: usize = 1000;
+    if text.len() > LONGEST {
+        return Err(format!("this glob is longer than {LONGEST} bytes"));
+    }
+    match GlobBuilder::new(text).literal_separator(true).backslash_escape(true).build() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("{} is not a glob: {}", Quoted(text), error.kind())),
+    }
+}
+
+fn is_variable(text: &str) -> bool {
+    !text.starts_with(|character: char| character.is_ascii_digit())
+        && !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// The name that was most likely meant.
+pub(super) fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // Beyond this it is another word, and comparing costs the square of the length.
+    if wrong.len() > 40 {
+        return None;
+    }
+    let most = wrong.chars().count().div_ceil(3);
+    names
+        .map(|name| (strsim::osa_distance(&wrong.to_lowercase(), name), name))
+        .filter(|(distance, _)| *distance <= most)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+fn list(words: &[&str]) -> String {
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}

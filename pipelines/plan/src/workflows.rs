@@ -1,0 +1,506 @@
+//! The plan of a commit's pipeline files: which workflows run, wait or are left out, and why.
+//!
+//! [`read`] turns files into workflows, one for each point of their matrix; [`plan`] decides about
+//! them. Nothing is dropped silently: what is left out stays listed, with its reason. A workflow
+//! whose files say no is refused as a whole, and what depends on it is left out.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::{
+    decide::{Candidate, PlannedWorkflow, Verdict},
+    environment::{self, Variables},
+    event::EventKind,
+    facts::Facts,
+    finding::{Finding, Level},
+    labels,
+    rules::{ConcurrencyRule, RunsOn, WorkflowRules},
+    secrets::SecretRule,
+    spec::{self, At, InputKind, Limits, Point, Status, Workflow},
+    steps::{self, Context, Steps},
+    substitute::substitute,
+    when::{self, Answer, Circumstances},
+};
+
+/// What files are planned from.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    pub facts: &'a Facts,
+    /// The rules of all secrets that are there. `None` where nobody knows, as on a command line.
+    pub secrets: Option<&'a [SecretRule]>,
+    /// The labels of the runner; empty where everything fits.
+    pub runner: &'a BTreeMap<String, String>,
+    /// The folders of the commit that hold an image.
+    pub images: &'a [Candidate],
+    /// The gates that a pull request cannot take away.
+    pub gates: &'a Gates,
+}
+
+/// A pipeline file as the repository has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PipelineFile {
+    /// `.mergeyard/build.yml`.
+    pub path: String,
+    /// What is in it, or why that was not read.
+    pub content: Result<Vec<u8>, Finding>,
+    /// What it includes and the repository has, in the order of [`spec::includes`].
+    pub included: Vec<PipelineFile>,
+}
+
+/// A pipeline file, read at every point of its matrix.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Source {
+    /// `.mergeyard/build.yml`.
+    pub file: String,
+    pub points: Vec<SourcePoint>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SourcePoint {
+    pub point: Point,
+    /// How the point is called in GitHub's status and on a page.
+    pub axis: Option<String>,
+    /// `None` when the findings say why there is none.
+    pub workflow: Option<Workflow>,
+    pub findings: Vec<Finding>,
+}
+
+/// The gates that the default branch's files have, by the names of workflows and steps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Gates {
+    workflows: BTreeMap<String, String>,
+    steps: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// What was decided about all files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    pub event: EventKind,
+    /// One that does not run has no steps: its plan has finished it.
+    pub workflows: Vec<PlannedWorkflow>,
+    /// Beside each workflow.
+    pub(crate) whys: Vec<Whys>,
+    pub findings: Vec<Finding>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Whys {
+    pub(crate) workflow: String,
+    /// Names and reasons, also of the steps of a workflow that does not run.
+    pub(crate) steps: Vec<(String, String)>,
+}
+
+/// Reads all files. Variables of a file are those of the run, its own name and number, what a
+/// person gave to a manual run, and the point of its matrix.
+pub fn read(files: &[PipelineFile], facts: &Facts, limits: &Limits) -> Vec<Source> {
+    let of_run = environment::of_run(facts);
+    let mut number = 0;
+    let mut sources = Vec::with_capacity(files.len());
+    for file in files {
+        let text = file
+            .content
+            .as_ref()
+            .map_err(Finding::clone)
+            .and_then(|bytes| spec::text(&file.path, bytes, limits));
+        let points = text.map_err(|finding| vec![finding]).and_then(|text| {
+            let points = spec::matrix(&file.path, text, limits)?;
+            Ok((text, if points.is_empty() { vec![Point::new()] } else { points }))
+        });
+        let points = match points {
+            Ok((text, points)) => points
+                .into_iter()
+                .map(|point| {
+                    number += 1;
+                    let variables = variables(&of_run, facts, &name(&file.path), number, &point);
+                    let (workflow, findings) = match at_point(file, text, &variables, limits) {
+                        Ok(read) => (read.workflow, read.findings),
+                        Err(finding) => (None, vec![finding]),
+                    };
+                    SourcePoint { axis: axis(&point), point, workflow, findings }
+                })
+                .collect(),
+            Err(findings) => {
+                number += 1;
+                vec![SourcePoint { findings, ..SourcePoint::default() }]
+            }
+        };
+        sources.push(Source { file: file.path.clone(), points });
+    }
+    sources
+}
+
+fn at_point(
+    file: &PipelineFile,
+    text: &str,
+    variables: &Variables,
+    limits: &Limits,
+) -> Result<spec::Read, Finding> {
+    let lookup = |name: &str| variables.get(name).cloned();
+    let mut included = Vec::with_capacity(file.included.len());
+    for part in &file.included {
+        let bytes = part.content.as_ref().map_err(Finding::clone)?;
+        included.push((&part.path, substitute(&part.path, spec::text(&part.path, bytes, limits)?, &lookup)?));
+    }
+    let included: Vec<spec::Included<'_>> =
+        included.iter().map(|(file, text)| spec::Included { file, text }).collect();
+    Ok(spec::read_with(&file.path, &substitute(&file.path, text, &lookup)?, &included, limits))
+}
+
+/// The workflow of a file: its name without folder, leading dot and extension.
+pub fn name(file: &str) -> String {
+    let base = file.rsplit('/').next().unwrap_or(file);
+    let base = base.strip_suffix(".yml").or_else(|| base.strip_suffix(".yaml")).unwrap_or(base);
+    base.strip_prefix('.').unwrap_or(base).to_owned()
+}
+
+/// `OS=linux,PYTHON=3.12`: the point of the matrix as GitHub's status and a page name it.
+pub fn axis(point: &Point) -> Option<String> {
+    let axes: Vec<String> = point.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    Some(crate::event::one_line(&axes.join(","))).filter(|axis| !axis.is_empty())
+}
+
+pub fn plan(sources: &[Source], request: &Request<'_>) -> Plan {
+    let of_run = environment::of_run(request.facts);
+    let mut drafts: Vec<Draft<'_>> = Vec::new();
+    for source in sources {
+        for point in &source.points {
+            let number = drafts.len() + 1;
+            drafts.push(Draft::new(source, point, request, &of_run, number));
+        }
+    }
+    connect(&mut drafts);
+    let mut plan =
+        Plan { event: request.facts.pipeline.event, workflows: vec![], whys: vec![], findings: vec![] };
+    for draft in drafts {
+        for finding in &draft.findings {
+            // Each point of a matrix finds the same.
+            if !plan.findings.contains(finding) {
+                plan.findings.push(finding.clone());
+            }
+        }
+        let (workflow, whys) = draft.finished(request);
+        plan.workflows.push(workflow);
+        plan.whys.push(whys);
+    }
+    plan
+}
+
+impl Plan {
+    /// Why there is nothing to run and nothing to complain about, if so.
+    pub fn nothing_to_do(&self) -> Option<String> {
+        const MOST_TOLD: usize = 3;
+        let skipped = |workflow: &PlannedWorkflow| match &workflow.verdict {
+            Verdict::Skip(why) => Some(format!("`{}`: {why}", workflow.name)),
+            Verdict::Run | Verdict::Refuse(_) => None,
+        };
+        let mut whys = self.workflows.iter().map(skipped).collect::<Option<Vec<String>>>()?;
+        whys.dedup();
+        let more = whys.len().saturating_sub(MOST_TOLD);
+        whys.truncate(MOST_TOLD);
+        let more = if more == 0 { String::new() } else { format!("; and {more} more") };
+        Some(format!("no workflow runs on this `{}`: {}{more}", self.event, whys.join("; ")))
+    }
+}
+
+impl Gates {
+    /// The gates of the default branch's files.
+    pub fn of(sources: &[Source]) -> Self {
+        let mut gates = Gates::default();
+        for source in sources {
+            let name = name(&source.file);
+            for workflow in source.points.iter().filter_map(|point| point.workflow.as_ref()) {
+                if let Some(gate) = &workflow.approve {
+                    gates.workflows.insert(name.clone(), gate.value.clone());
+                }
+                for (step, gate) in
+                    workflow.steps.iter().filter_map(|step| Some((step, step.approve.as_ref()?)))
+                {
+                    let of_workflow = gates.steps.entry(name.clone()).or_default();
+                    of_workflow.insert(step.name.value.clone(), gate.value.clone());
+                }
+            }
+        }
+        gates
+    }
+
+    pub(crate) fn of_step(&self, workflow: &str, step: &str) -> Option<String> {
+        self.steps.get(workflow)?.get(step).cloned()
+    }
+
+    /// The workflow's own, or that of a step which the commit renamed or took out: then nobody
+    /// knows where its work went, and all of the workflow waits.
+    fn of_workflow(&self, name: &str, workflow: &Workflow) -> Option<String> {
+        let gone = |step: &&String| !workflow.steps.iter().any(|there| there.name.value == **step);
+        let of_gone = || {
+            let steps = self.steps.get(name)?;
+            steps.keys().find(gone).and_then(|step| steps.get(step)).cloned()
+        };
+        self.workflows.get(name).cloned().or_else(of_gone)
+    }
+}
+
+/// A workflow on its way to a verdict.
+struct Draft<'a> {
+    name: String,
+    source: &'a Source,
+    point: &'a SourcePoint,
+    verdict: Verdict,
+    why: String,
+    /// Left out because none of its steps has anything to do: for what depends on it that is fine.
+    idle: bool,
+    on: RunsOn,
+    needs: Vec<String>,
+    steps: Steps,
+    findings: Vec<Finding>,
+}
+
+impl<'a> Draft<'a> {
+    fn new(
+        source: &'a Source,
+        point: &'a SourcePoint,
+        request: &Request<'_>,
+        of_run: &Variables,
+        number: usize,
+    ) -> Self {
+        let mut draft = Self {
+            name: name(&source.file),
+            source,
+            point,
+            verdict: Verdict::Run,
+            why: String::new(),
+            idle: false,
+            on: RunsOn::default(),
+            needs: Vec::new(),
+            steps: Steps::default(),
+            findings: point.findings.clone(),
+        };
+        let variables = variables(of_run, request.facts, &draft.name, number, &point.point);
+        match (&point.workflow, skip_ci(request.facts)) {
+            (Some(_), Some(why)) => draft.skip(why),
+            (Some(workflow), None) if !draft.any_error() => draft.decide(workflow, request, &variables),
+            _ => {}
+        }
+        if let Some(first) = draft.findings.iter().find(|finding| finding.level == Level::Error) {
+            let more = draft.findings.iter().filter(|finding| finding.level == Level::Error).count() - 1;
+            let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
+            draft.verdict = Verdict::Refuse(format!("{first}{more}"));
+        }
+        draft
+    }
+
+    fn any_error(&self) -> bool {
+        self.findings.iter().any(|finding| finding.level == Level::Error)
+    }
+
+    fn skip(&mut self, why: String) {
+        self.verdict = Verdict::Skip(why);
+    }
+
+    fn decide(&mut self, workflow: &'a Workflow, request: &Request<'_>, variables: &Variables) {
+        let file = &*self.source.file;
+        let about = Circumstances { facts: request.facts, variables, point: None, file };
+        match when::answer(&workflow.when, &about) {
+            Ok(Answer::Not { why }) => return self.skip(why),
+            Ok(Answer::Runs { on, why }) => {
+                self.on = runs_on(workflow, on);
+                self.why = why;
+            }
+            Err((at, why)) => return self.findings.push(steps::expression(file, at.at, &why)),
+        }
+        self.findings.extend(wrong_inputs(workflow, request.facts, file));
+        self.needs = workflow.depends_on.iter().map(|need| need.name.value.clone()).collect();
+        let name = &self.name;
+        let context = Context { request, file, name, workflow, point: &self.point.point, variables };
+        self.steps = steps::plan(&context);
+        self.findings.append(&mut self.steps.findings);
+        let wanted: BTreeMap<String, String> =
+            workflow.labels.iter().map(|(key, label)| (key.clone(), label.value.clone())).collect();
+        if let Some(Err(why)) = (!request.runner.is_empty()).then(|| labels::fits(&wanted, request.runner)) {
+            let at = workflow.labels.values().next().map(|label| label.at).unwrap_or_default();
+            self.findings.push(Finding::error(file, "labels", why).at(at.line, at.column));
+        }
+        if !self.any_error() && !self.steps.any_work() {
+            self.idle = true;
+            self.skip(format!("none of its steps runs on `{}`", request.facts.pipeline.event));
+        }
+    }
+
+    fn finished(self, request: &Request<'_>) -> (PlannedWorkflow, Whys) {
+        let workflow = self.point.workflow.as_ref();
+        let kept = workflow.and_then(|workflow| request.gates.of_workflow(&self.name, workflow));
+        let written = workflow.and_then(|workflow| workflow.approve.as_ref());
+        let concurrency = workflow.and_then(|workflow| workflow.concurrency.as_ref());
+        let rules = WorkflowRules {
+            needs: self.needs,
+            runs_on: self.on,
+            gate: kept.or_else(|| written.map(|gate| gate.value.clone())),
+            concurrency: concurrency.map(|concurrency| ConcurrencyRule {
+                group: concurrency.group.clone().unwrap_or_else(|| self.name.clone()),
+                limit: concurrency.limit,
+            }),
+        };
+        let (why, steps) = match &self.verdict {
+            Verdict::Run => (self.why, self.steps.steps),
+            Verdict::Skip(why) | Verdict::Refuse(why) => (why.clone(), Vec::new()),
+        };
+        let names =
+            workflow.into_iter().flat_map(|workflow| &workflow.steps).map(|step| step.name.value.clone());
+        let out = || "its workflow does not run".to_owned();
+        let whys = match self.verdict {
+            Verdict::Run => steps.iter().map(|step| step.name.clone()).zip(self.steps.whys).collect(),
+            Verdict::Skip(_) | Verdict::Refuse(_) => names.map(|name| (name, out())).collect(),
+        };
+        let axis = self.point.axis.clone();
+        let planned = PlannedWorkflow { name: self.name, axis, verdict: self.verdict, rules, steps };
+        (planned, Whys { workflow: why, steps: whys })
+    }
+}
+
+fn variables(of_run: &Variables, facts: &Facts, name: &str, number: usize, point: &Point) -> Variables {
+    let mut all = of_run.clone();
+    all.extend(facts.inputs.clone());
+    all.insert("CI_WORKFLOW_NAME".to_owned(), name.to_owned());
+    all.insert("CI_WORKFLOW_NUMBER".to_owned(), number.to_string());
+    all.extend(point.clone());
+    all
+}
+
+fn skip_ci(facts: &Facts) -> Option<String> {
+    let event = facts.pipeline.event;
+    let message = facts.commit.message.to_lowercase();
+    let said = ["[skip ci]", "[ci skip]"].into_iter().find(|words| message.contains(words))?;
+    let concerned = event == EventKind::Push || event.is_pull_request();
+    concerned.then(|| format!("the commit's message says `{said}`"))
+}
+
+/// `runs_on` is the older way to say it, and adds to what `when` says.
+fn runs_on(workflow: &Workflow, on: RunsOn) -> RunsOn {
+    let lists = |status| workflow.runs_on.iter().any(|listed| listed.value == status);
+    if workflow.runs_on.is_empty() {
+        return on;
+    }
+    RunsOn { success: lists(Status::Success), failure: lists(Status::Failure) || on.failure }
+}
+
+fn wrong_inputs(workflow: &Workflow, facts: &Facts, file: &str) -> Vec<Finding> {
+    if facts.pipeline.event != EventKind::Manual {
+        return Vec::new();
+    }
+    let wrong = |(name, input): (&String, &spec::Input)| {
+        let given = facts.inputs.get(name).or(input.default.as_ref());
+        let says = match (given, &input.kind) {
+            (None, _) if input.required => "it is required; give it when you start the run".to_owned(),
+            (Some(value), InputKind::Number) if value.parse::<f64>().is_err() => {
+                format!("`{value}` is not a number")
+            }
+            (Some(value), InputKind::Boolean) if !matches!(value.as_str(), "true" | "false") => {
+                format!("`{value}` is neither true nor false")
+            }
+            (Some(value), InputKind::Choice(choices)) if !choices.contains(value) => {
+                format!("`{value}` is none of {}", choices.join(", "))
+            }
+            _ => return None,
+        };
+        let At { line, column } = input.at;
+        Some(Finding::error(file, "input", format!("input `{name}`: {says}")).at(line, column))
+    };
+    workflow.inputs.iter().filter_map(wrong).collect()
+}
+
+/// Leaves out what depends on something that is not there, until nothing changes any more.
+fn connect(drafts: &mut [Draft<'_>]) {
+    refuse_cycles(drafts);
+    loop {
+        let mut there: HashMap<String, Option<String>> = HashMap::new();
+        for draft in drafts.iter() {
+            let reason = match &draft.verdict {
+                Verdict::Run => None,
+                Verdict::Skip(_) if draft.idle => None,
+                Verdict::Skip(why) => Some(format!("which is left out: {why}")),
+                Verdict::Refuse(_) => Some("which is refused".to_owned()),
+            };
+            // One point of the matrix that runs is enough.
+            let known = there.entry(draft.name.clone()).or_insert_with(|| reason.clone());
+            if reason.is_none() {
+                *known = None;
+            }
+        }
+        let mut changed = false;
+        for draft in drafts.iter_mut().filter(|draft| draft.verdict == Verdict::Run) {
+            let Some(workflow) = &draft.point.workflow else { continue };
+            let missing = workflow.depends_on.iter().filter(|need| !need.optional).find_map(|need| {
+                let name = &need.name.value;
+                match there.get(name) {
+                    Some(None) => None,
+                    Some(Some(why)) => Some(format!("it needs workflow `{name}`, {why}")),
+                    None => Some(format!("it needs workflow `{name}`, and no file is called so")),
+                }
+            });
+            if let Some(why) = missing {
+                draft.verdict = Verdict::Skip(why);
+                changed = true;
+            }
+        }
+        if !changed {
+            break;
+        }
+    }
+    // Nobody waits for what has nothing to do or, being optional, is not there.
+    let running: BTreeSet<String> =
+        drafts.iter().filter(|draft| draft.verdict == Verdict::Run).map(|draft| draft.name.clone()).collect();
+    for draft in drafts {
+        draft.needs.retain(|need| running.contains(need));
+    }
+}
+
+fn refuse_cycles(drafts: &mut [Draft<'_>]) {
+    let mut needs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for draft in drafts.iter() {
+        needs.entry(draft.name.clone()).or_default().extend(draft.needs.iter().cloned());
+    }
+    // What is left after everything was taken away, again and again, that waits for nothing left.
+    loop {
+        let known: BTreeSet<String> = needs.keys().cloned().collect();
+        let before = needs.len();
+        needs.retain(|_, needs| needs.iter().any(|need| known.contains(need)));
+        if needs.len() == before {
+            break;
+        }
+    }
+    for draft in drafts.iter_mut().filter(|draft| needs.contains_key(&draft.name)) {
+        let Some(cycle) = cycle(&draft.name, &needs) else { continue };
+        let at = draft.point.workflow.as_ref().and_then(|workflow| workflow.depends_on.first());
+        let at = at.map(|need| need.name.at).unwrap_or_default();
+        let message =
+            format!("the workflows wait for each other: {}; remove one `depends_on`", cycle.join(" → "));
+        let finding = Finding::error(&draft.source.file, "workflow-cycle", message).at(at.line, at.column);
+        draft.verdict = Verdict::Refuse(finding.to_string());
+        draft.findings.push(finding);
+    }
+}
+
+/// From a name back to itself, if a way leads there.
+fn cycle(name: &str, needs: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    let mut came_from: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut open = std::collections::VecDeque::from([name]);
+    while let Some(at) = open.pop_front() {
+        for need in needs.get(at).into_iter().flatten() {
+            if need == name {
+                // Read backwards: from the end of the way to its beginning, which is the name itself.
+                let mut way = vec![name.to_owned()];
+                let mut back = at;
+                while back != name {
+                    way.push(back.to_owned());
+                    back = came_from.get(back)?;
+                }
+                way.push(name.to_owned());
+                way.reverse();
+                return Some(way);
+            }
+            if !came_from.contains_key(need.as_str()) {
+                came_from.insert(need, at);
+                open.push_back(need);
+            }
+        }
+    }
+    None
+}
