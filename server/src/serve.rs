@@ -11,7 +11,7 @@ use std::{
 use mergeyard_registry as registry;
 use mergeyard_run::{
     engine::{BuildLimits, BuildNetwork, Engine, RegistryCredentials},
-    executor::{Docker, Executor, Play, Scripted},
+    executor::{Docker, Executor, Live, Play, Scripted},
     git::{GitCache, GitError, GitLimits},
     registry_client::{RegistryAccess, RegistryClient, RegistryError},
 };
@@ -119,6 +119,7 @@ impl Server {
                 public_url: yard.settings.public_url.to_string(),
             }),
             registry: place.registry.clone(),
+            closing: closing.clone(),
         };
         let app = http::router(yard.clone(), pages);
         let tls = match &config.http.tls {
@@ -265,6 +266,7 @@ fn yard(
             keep_bodies: config.deliveries.keep,
             reconcile_every: config.github.reconcile_every,
             parallel_steps: config.engine.parallel,
+            log_bytes: config.engine.log_bytes,
         },
         wake: Wake::default(),
         changes: Default::default(),
@@ -305,7 +307,7 @@ fn machine() -> String {
 /// Removes what a crash left in the engine. An engine that is down has nothing to remove.
 async fn sweep_engine(yard: Arc<Yard>) {
     let live = match yard.store.leases().await {
-        Ok(leases) => leases.iter().map(|(lease, _)| lease.step).collect::<Vec<_>>(),
+        Ok(leases) => leases.iter().map(|(lease, _)| lease.step).collect::<Live>(),
         Err(_) => return,
     };
     if let Err(error) = yard.executor.reconcile(&live).await {

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use mergeyard_plan::run::Outcome;
 use mergeyard_run::{
     executor::{StepContext, StepJob},
-    log::{DEFAULT_LOG_BYTES, LogSink},
+    log::LogSink,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -43,15 +43,19 @@ pub async fn turn(yard: &Yard) -> Result<bool, StoreError> {
 }
 
 async fn work(yard: &Yard, job: &Job) -> Ended {
-    let step = match step_job(yard, job) {
+    let mut step = match step_job(yard, job) {
         Ok(step) => step,
         Err(message) => return Ended::With(Outcome::Error { message, retry: false }),
     };
-    let (log, lines) = LogSink::channel(step.masker(), DEFAULT_LOG_BYTES);
+    match yard.logs.kept_lines(step.run, step.step, step.attempt).await {
+        Ok(kept) => step.kept_lines = kept,
+        Err(error) => warn!(step = %step.step, error = %error, "could not see what is kept of a step's log"),
+    }
+    let (log, lines) = LogSink::channel(step.masker(), yard.settings.log_bytes);
     let cancel = CancellationToken::new();
     let context = StepContext { log, cancel: cancel.clone(), ready: Arc::default() };
     let run = yard.executor.run(step, context);
-    let keep = yard.logs.write(job.lease.run, job.lease.step, lines);
+    let keep = yard.logs.write(job.lease.run, job.lease.step, job.attempt, lines);
     let all = async {
         let (outcome, kept) = tokio::join!(run, keep);
         if let Err(error) = kept {

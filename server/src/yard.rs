@@ -58,6 +58,8 @@ pub struct Settings {
     pub keep_bodies: Duration,
     pub reconcile_every: Duration,
     pub parallel_steps: usize,
+    /// What one step may say in all.
+    pub log_bytes: u64,
 }
 
 /// One bell for each kind of worker.

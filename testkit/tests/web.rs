@@ -27,22 +27,24 @@ use mergeyard_server::{
 use mergeyard_types::{DeliveryId, Digest, RunId, Secret, Timestamp, TreeId};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use sqlx::{AssertSqlSafe, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-const NOW: Timestamp = Timestamp(1_795_250_400_000);
+pub(crate) const NOW: Timestamp = Timestamp(1_795_250_400_000);
 
 /// Everything that text can do on a page, in one line.
 const HOSTILE: &str = "<script>alert(1)</script> \"'><img src=x onerror=alert(1)> \u{1b}[31mred\u{1b}[0m \u{1b}]8;;javascript:alert(1)\u{7}link\u{1b}]8;;\u{7} \u{202e}gnp.exe \u{200b}";
 
-struct Site {
-    pages: Pages,
-    router: Router,
-    _data: tempfile::TempDir,
+pub(crate) struct Site {
+    pub(crate) pages: Pages,
+    pub(crate) router: Router,
+    data: tempfile::TempDir,
 }
 
 impl Site {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(None).await
     }
 
@@ -62,19 +64,20 @@ impl Site {
             changes: Changes::default(),
             about: Arc::new(about),
             registry,
+            closing: CancellationToken::new(),
         };
-        Self { router: web::router(pages.clone()), pages, _data: data }
+        Self { router: web::router(pages.clone()), pages, data }
     }
 
     async fn ask(&self, request: Request<Body>) -> Response<Body> {
         self.router.clone().oneshot(request).await.unwrap()
     }
 
-    async fn get(&self, path: &str) -> Response<Body> {
+    pub(crate) async fn get(&self, path: &str) -> Response<Body> {
         self.ask(Request::get(path).body(Body::empty()).unwrap()).await
     }
 
-    async fn page(&self, path: &str) -> String {
+    pub(crate) async fn page(&self, path: &str) -> String {
         let response = self.get(path).await;
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         text(response).await
@@ -97,7 +100,7 @@ impl Site {
         id
     }
 
-    async fn run(&self, plan: &PlannedRun) -> RunId {
+    pub(crate) async fn run(&self, plan: &PlannedRun) -> RunId {
         let id = self.deliver(&format!("run-{}", plan.commit), "pull_request").await;
         let repository = Repository { id: None, name: plan.repo.clone(), clone_url: None, html_url: None };
         match self.pages.store.create_run(&id, 0, &repository, plan, NOW).await.unwrap() {
@@ -105,19 +108,28 @@ impl Site {
         }
     }
 
-    async fn claim(&self) -> Job {
+    pub(crate) async fn claim(&self) -> Job {
         self.pages.store.claim_step(NOW).await.unwrap().expect("a step is ready")
     }
 
-    async fn finish(&self, job: &Job, outcome: Outcome) {
+    pub(crate) async fn finish(&self, job: &Job, outcome: Outcome) {
         self.pages.store.report(&job.lease, outcome, NOW).await.unwrap();
         self.pages.changes.tell();
     }
 
+    /// Makes the records say what workers will have written.
+    pub(crate) async fn arrange(&self, statement: &str) {
+        let options = SqliteConnectOptions::new().filename(self.data.path().join("db"));
+        let mut database = SqliteConnection::connect_with(&options).await.unwrap();
+        sqlx::query(AssertSqlSafe(statement.to_owned())).execute(&mut database).await.unwrap();
+        database.close().await.unwrap();
+        self.pages.changes.tell();
+    }
+
     /// Writes a whole log.
-    async fn log(&self, job: &Job, lines: impl IntoIterator<Item = String>) {
+    pub(crate) async fn log(&self, job: &Job, lines: impl IntoIterator<Item = String>) {
         let (sender, receiver) = mpsc::channel(1);
-        let write = self.pages.logs.write(job.lease.run, job.lease.step, receiver);
+        let write = self.pages.logs.write(job.lease.run, job.lease.step, job.attempt, receiver);
         let speak = async {
             for line in lines {
                 sender.send(said(&line)).await.unwrap();
@@ -129,11 +141,11 @@ impl Site {
     }
 }
 
-fn said(text: &str) -> LogLine {
+pub(crate) fn said(text: &str) -> LogLine {
     LogLine { at: NOW, stream: Stream::Stdout, text: text.into() }
 }
 
-fn plan(commit: u64, title: &str) -> PlannedRun {
+pub(crate) fn plan(commit: u64, title: &str) -> PlannedRun {
     let action = ImageAction {
         folder: "clock".into(),
         name: "clock".parse().unwrap(),
@@ -180,32 +192,32 @@ fn published(version: &str) -> Outcome {
     Outcome::Success { outputs: BTreeMap::from([("image".into(), image), ("digest".into(), digest)]) }
 }
 
-async fn text(response: Response<Body>) -> String {
+pub(crate) async fn text(response: Response<Body>) -> String {
     let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 /// An event stream over a real connection, read event by event.
-struct Events {
+pub(crate) struct Events {
     response: reqwest::Response,
     read: String,
 }
 
 #[derive(Debug)]
-struct Event {
-    name: String,
-    id: Option<String>,
-    data: Value,
+pub(crate) struct Event {
+    pub(crate) name: String,
+    pub(crate) id: Option<String>,
+    pub(crate) data: Value,
 }
 
 impl Event {
-    fn texts(&self) -> impl Iterator<Item = String> + '_ {
+    pub(crate) fn texts(&self) -> impl Iterator<Item = String> + '_ {
         self.data.as_array().into_iter().flatten().map(|line| line["text"].as_str().unwrap().to_owned())
     }
 }
 
 impl Events {
-    async fn open(server: &str, path: &str, last: Option<&str>) -> Self {
+    pub(crate) async fn open(server: &str, path: &str, last: Option<&str>) -> Self {
         let mut request = reqwest::Client::new().get(format!("{server}{path}"));
         if let Some(last) = last {
             request = request.header("last-event-id", last);
@@ -217,7 +229,7 @@ impl Events {
     }
 
     /// `None` when the server ends the stream.
-    async fn next(&mut self) -> Option<Event> {
+    pub(crate) async fn next(&mut self) -> Option<Event> {
         loop {
             while let Some((block, rest)) = self.read.split_once("\n\n") {
                 let field = |name: &str| {
@@ -241,7 +253,7 @@ impl Events {
         }
     }
 
-    async fn rest(mut self) -> Vec<Event> {
+    pub(crate) async fn rest(mut self) -> Vec<Event> {
         let mut events = Vec::new();
         while let Some(event) = self.next().await {
             events.push(event);
@@ -287,6 +299,8 @@ async fn hostile_text_is_inert_on_every_page() {
         "/".to_owned(),
         "/runs".into(),
         format!("/runs/{run}"),
+        format!("/runs/{run}/steps/{step}"),
+        format!("/runs/{run}/steps/{step}?q=%3Cscript%3E&case=exact"),
         "/repos/acme/clock".into(),
         "/deliveries".into(),
         "/deliveries/poisonous".into(),
@@ -404,17 +418,18 @@ async fn a_run_shows_its_image_source_and_log_without_a_script() {
     assert!(page.contains("href=\"https://github.com/acme/clock/pull/42\""));
     assert!(page.contains(&format!("docker pull registry.example.org:5000/clock@{digest}")));
     assert!(page.contains("line 2999.") && !page.contains("line 0."), "the end of the log is what counts");
-    assert_eq!(page.matches("class=\"stdout\"").count(), 2000);
+    assert_eq!(page.matches("class=\"stdout\"").count(), 300);
+    assert!(page.contains("The last 300 of 3,000 lines"));
     assert!(page.contains(&format!("/api/v1/steps/{}/log?format=text", job.lease.step)));
 
     let whole = text(site.get(&format!("/api/v1/steps/{}/log?format=text", job.lease.step)).await).await;
     assert!(whole.lines().eq((0..3000).map(|n| format!("line {n}."))));
 
     // A line far from the end has an address of its own.
-    let first = format!("{} o line 0.\n", NOW.0).len();
-    let deep = site.page(&format!("/runs/{run}?step={}&at={first}", job.lease.step)).await;
-    assert!(deep.contains(&format!("id=\"s{}-{first}\"", job.lease.step)) && deep.contains("line 0."));
-    assert!(deep.contains("Later lines are left out"));
+    let log = format!("/runs/{run}/steps/{}", job.lease.step);
+    assert!(page.contains(&format!("href=\"{log}?line=2999#L2999\"")));
+    let deep = site.page(&format!("{log}?line=7")).await;
+    assert!(deep.contains("id=\"L7\"") && deep.contains("line 6.") && deep.contains("Later lines"));
 
     let images = site.page("/images").await;
     assert!(images.contains("0.3.0") && images.contains(&digest) && images.contains(&format!("/runs/{run}")));
@@ -478,7 +493,7 @@ async fn the_end_of_a_log_of_any_size_is_found() {
     site.log(&job, lines.chain(["the last word".to_owned()])).await;
     site.finish(&job, Outcome::Failure { message: "no".into() }).await;
     let page = site.page(&format!("/runs/{run}")).await;
-    assert!(page.contains("the last word") && page.contains("Earlier lines are left out"));
+    assert!(page.contains("the last word") && page.contains("of 701 lines"));
     assert!(page.len() < 2 * 1024 * 1024, "{} bytes", page.len());
     let whole = text(site.get(&format!("/api/v1/steps/{}/log?format=text", job.lease.step)).await).await;
     assert_eq!(whole.lines().count(), 701, "a line longer than what is read at once was lost");
@@ -494,7 +509,7 @@ async fn a_resumed_log_has_every_line_exactly_once() {
 
     let (sender, receiver) = mpsc::channel(8);
     let (logs, lease) = (site.pages.logs.clone(), job.lease);
-    let writer = tokio::spawn(async move { logs.write(lease.run, lease.step, receiver).await.unwrap() });
+    let writer = tokio::spawn(async move { logs.write(lease.run, lease.step, 1, receiver).await.unwrap() });
 
     // Each reader takes a few events, loses its connection, and another goes on where the
     // last one was, while the step goes on speaking.
@@ -600,7 +615,7 @@ async fn empty_pages_say_what_to_do_next() {
     assert!(text(site.get("/nothing").await).await.contains("<a href=\"/runs\">"));
 }
 
-async fn serve(site: &Site) -> String {
+pub(crate) async fn serve(site: &Site) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = format!("http://{}", listener.local_addr().unwrap());
     let router = site.router.clone();

@@ -212,7 +212,12 @@ pub fn decide(
             workflow(name, pipeline, candidate, published, earlier)
         })
         .collect();
-    Decision::Run(Box::new(PlannedRun {
+    Decision::Run(Box::new(planned_run(change, workflows)))
+}
+
+/// The run of a change, with what its plan says is to be done.
+pub fn planned_run(change: &Change<'_>, workflows: Vec<PlannedWorkflow>) -> PlannedRun {
+    PlannedRun {
         id: None,
         forge: change.forge,
         repo: change.repository.name.clone(),
@@ -235,7 +240,7 @@ pub fn decide(
         hold: None,
         rerun_of: None,
         workflows,
-    }))
+    }
 }
 
 fn same_image(one: &Candidate, other: &Candidate) -> bool {

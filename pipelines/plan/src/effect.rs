@@ -50,7 +50,13 @@ impl Effect {
         match self {
             Effect::CommitStatus(status) => {
                 let run = status.run.map_or_else(|| "none".to_owned(), |run| run.to_string());
-                format!("status/{run}/{}/{}/{}", status.commit, status.context, status.state.as_str())
+                let key =
+                    format!("status/{run}/{}/{}/{}", status.commit, status.context, status.state.as_str());
+                // A workflow ends once, but it may have to wait for one thing after another.
+                match status.state {
+                    StatusState::Pending => format!("{key}/{}", status.description),
+                    _ => key,
+                }
             }
         }
     }

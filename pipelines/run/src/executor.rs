@@ -9,15 +9,20 @@ use mergeyard_types::{CommitSha, GitRef, ImageName, ImageRef, RepoName, RunId, S
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+pub use crate::engine::Live;
 use crate::{
-    StepFault,
+    container,
     engine::{BaseCredentials, BuildLimits, BuildNetwork, BuildSecret, Builder, Engine, EngineError},
     git::{GitCache, Remote},
     image,
     keyed_lock::KeyedLock,
     log::{LogSink, Masker},
+    pull::Pull,
     registry_client::RegistryClient,
 };
+
+/// Caches kept unless configured otherwise: a few for each of some dozen branches.
+const MOST_CACHES: usize = 100;
 
 /// One step with everything it needs, every choice made.
 #[derive(Debug, Clone)]
@@ -88,7 +93,52 @@ pub struct Docker {
     pub network: BuildNetwork,
     /// `None`: the best the engine has.
     pub builder: Option<Builder>,
+    /// For the containers of steps, as `limits` and `network` are for builds.
+    pub containers: ContainerLimits,
+    pub step_network: StepNetwork,
+    /// Caches that are kept; the oldest beyond go.
+    pub most_caches: usize,
+    pub(crate) places: container::Places,
+    pub(crate) one_pull_per_image: KeyedLock<String>,
     one_build_per_tag: KeyedLock<String>,
+}
+
+/// What the container of one step may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerLimits {
+    /// `None`: all the machine has.
+    pub memory_bytes: Option<u64>,
+    /// In thousandths of a processor; `None`: all of them.
+    pub cpu_millis: Option<u32>,
+    /// Processes and threads together: it protects the machine from a fork bomb.
+    pub processes: u32,
+    /// What it may write to its outputs, as the engine stores it: it protects the engine's disk. A
+    /// log is cut long before; a step that goes on is ended here.
+    pub output_bytes: u64,
+    /// Between asking a program to end and ending it.
+    pub grace: Duration,
+}
+
+impl Default for ContainerLimits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: Some(4 << 30),
+            cpu_millis: None,
+            processes: 4096,
+            output_bytes: 1 << 30,
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What the containers of a workflow reach besides each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StepNetwork {
+    /// Whatever the engine's machine reaches, through its address.
+    #[default]
+    Default,
+    /// Nothing: no internet, no neighbour, no metadata service.
+    Internal,
 }
 
 /// Plays steps, so that everything around them can be tested without an engine. Commits and
@@ -104,22 +154,42 @@ pub trait Play: Send + Sync {
 }
 
 impl Executor {
-    /// Performs one step to its end. Never panics, always ends: after the job's timeout at the latest.
+    /// Performs one step to its end. Never panics, always ends: soon after the job's timeout at the latest.
+    ///
+    /// Cancelling ends what the step started. Dropping the future does not end a container that
+    /// runs: whoever runs the same attempt again, in this process or another, goes on with it.
     pub async fn run(&self, job: StepJob, cx: StepContext) -> StepOutcome {
         let (timeout, cancel, log) = (job.timeout, cx.cancel.clone(), cx.log.clone());
         // Children of the step end with it, whichever way it ends.
         let ended = CancellationToken::new();
         let _ends = ended.clone().drop_guard();
-        let cx = StepContext { cancel: ended, ..cx };
+        let cx = StepContext { cancel: ended.clone(), ..cx };
+        let longest_end = self.longest_end(&job.action);
         let work = AssertUnwindSafe(self.perform(job, cx)).catch_unwind();
+        tokio::pin!(work);
         let outcome = tokio::select! {
             biased;
             () = cancel.cancelled() => StepOutcome::Cancelled,
-            done = work => done.unwrap_or_else(|panic| StepOutcome::Error { message: panicked(panic.as_ref()), retry: false }),
+            done = &mut work => {
+                log.flush().await;
+                let done = done.unwrap_or_else(|panic| StepOutcome::Error { message: panicked(panic.as_ref()), retry: false });
+                return masked(done, &log);
+            }
             () = tokio::time::sleep(timeout) => StepOutcome::Failure { message: format!("timed out after {}", rounded(timeout)) },
         };
+        ended.cancel();
+        let _ = tokio::time::timeout(longest_end, work).await;
         log.flush().await;
-        masked(outcome, &log)
+        outcome
+    }
+
+    /// How long a step that was asked to stop is waited for: a container has its time to end, everything
+    /// else ends by being let go of.
+    fn longest_end(&self, action: &Action) -> Duration {
+        match (self, action) {
+            (Executor::Docker(docker), Action::Container(_)) => container::longest_end(docker),
+            _ => Duration::ZERO,
+        }
     }
 
     async fn perform(&self, job: StepJob, cx: StepContext) -> StepOutcome {
@@ -127,9 +197,8 @@ impl Executor {
             Executor::Docker(docker) => {
                 let done = match job.action.clone() {
                     Action::Image(action) => image::image(docker, job, action, cx).await,
-                    Action::Clone(_) | Action::Container(_) => {
-                        Err(StepFault::lasting("this engine runs no containers for steps"))
-                    }
+                    Action::Clone(action) => container::clone(docker, &job, &action, &cx).await,
+                    Action::Container(action) => container::container(docker, &job, &action, &cx).await,
                 };
                 done.unwrap_or_else(StepOutcome::from)
             }
@@ -137,29 +206,45 @@ impl Executor {
         }
     }
 
-    /// Removes what a workflow had for itself: its services, its network, its workspace. Nothing to
-    /// do is fine, because this is asked again after a crash.
-    pub async fn end_workflow(&self, _workflow: WorkflowId) -> Result<(), EngineError> {
-        Ok(())
-    }
-
-    /// Makes the engine agree with the steps that are really live. Asked at start, after a crash.
-    pub async fn reconcile(&self, live: &[StepId]) -> Result<(), EngineError> {
-        match self {
-            Executor::Docker(docker) => {
-                let removed = docker.engine.sweep(live).await?;
-                tracing::debug!(removed, "swept what an earlier process left in the engine");
-                Ok(())
+    /// Brings images that steps will need, ahead of their need. What does not come now is said by
+    /// the step that needs it.
+    pub async fn prefetch(&self, images: &[String]) {
+        let Executor::Docker(docker) = self else { return };
+        let (nobody, _) = LogSink::channel(Masker::default(), 0);
+        let each =
+            images.iter().map(|image| docker.bring(std::slice::from_ref(image), Pull::Missing, &nobody));
+        for (image, brought) in images.iter().zip(futures_util::future::join_all(each).await) {
+            if let Err(fault) = brought {
+                tracing::debug!(image, error = %fault, "an image did not come ahead of its need");
             }
-            Executor::Scripted(_) => Ok(()),
         }
     }
 
-    /// Lets go of what only older builds needed.
+    /// Removes what a workflow had for itself: its containers, its network, its workspace. Nothing to
+    /// do is fine, because this is asked again after a crash.
+    pub async fn end_workflow(&self, workflow: WorkflowId) -> Result<(), EngineError> {
+        if let Executor::Docker(docker) = self {
+            docker.places.forget(workflow);
+            docker.engine.remove_workflow(workflow).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the engine agree with what is really live. Asked at start, after a crash.
+    pub async fn reconcile(&self, live: &Live) -> Result<(), EngineError> {
+        if let Executor::Docker(docker) = self {
+            let removed = docker.engine.sweep(live).await?;
+            tracing::debug!(removed, "swept what an earlier process left in the engine");
+        }
+        Ok(())
+    }
+
+    /// Lets go of what only older builds needed, and of the oldest caches.
     pub async fn tidy(&self) -> Result<(), EngineError> {
         if let Executor::Docker(docker) = self {
-            let removed = docker.engine.keep_newest(&docker.registry.access().host).await?;
-            tracing::debug!(removed, "let go of older versions in the engine");
+            let images = docker.engine.keep_newest(&docker.registry.access().host).await?;
+            let caches = docker.engine.keep_caches(docker.most_caches).await?;
+            tracing::debug!(images, caches, "let go of older versions and caches in the engine");
         }
         Ok(())
     }
@@ -190,6 +275,11 @@ impl Docker {
             limits: BuildLimits::default(),
             network: BuildNetwork::default(),
             builder: None,
+            containers: ContainerLimits::default(),
+            step_network: StepNetwork::default(),
+            most_caches: MOST_CACHES,
+            places: container::Places::default(),
+            one_pull_per_image: KeyedLock::default(),
             one_build_per_tag: KeyedLock::default(),
         }
     }

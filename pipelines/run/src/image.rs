@@ -5,19 +5,18 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::future::try_join_all;
 use mergeyard_plan::{action::ImageAction, decide};
 use mergeyard_types::{ImageRef, Timestamp};
 
 use crate::{
     StepFault,
-    base_images::{base_images, in_mirror, registry_of},
-    engine::{BaseCredentials, BuildSpec, RegistryCredentials, TREE_LABEL},
-    engine_trust::Trust,
+    base_images::base_images,
+    engine::{BuildSpec, TREE_LABEL},
     executor::{Docker, StepContext, StepJob, StepOutcome},
     exposed_secrets::exposed_secrets,
     git::{Commit, Entry},
     log::seconds,
+    pull::Pull,
     registry_client::Published,
 };
 
@@ -115,53 +114,10 @@ impl ImageStep<'_> {
         if images.is_empty() {
             return Ok(());
         }
-        let mut credentials = self.docker.base_credentials.clone();
-        let access = self.docker.registry.access();
-        credentials.insert(access.host.to_string(), self.credentials());
-        let from_ours =
-            |image: &String| registry_of(image) == access.host.as_str() || self.copy_of(image).is_some();
-        if images.iter().any(from_ours) {
-            self.trust().await;
-        }
         let section = self.cx.log.section(format!("base images {}", images.join(", "))).await;
-        try_join_all(images.iter().map(|image| self.base_image(image, &credentials))).await?;
+        self.docker.bring(&images, Pull::Missing, &self.cx.log).await?;
         section.finish().await;
         Ok(())
-    }
-
-    /// From our mirror of its registry, or else from its registry.
-    async fn base_image(&self, image: &str, credentials: &BaseCredentials) -> Result<(), StepFault> {
-        let (engine, log) = (&self.docker.engine, &self.cx.log);
-        let Some(copy) = self.copy_of(image) else {
-            return engine.ensure_image(image, credentials, log).await;
-        };
-        if engine.has_image(image).await? {
-            return Ok(());
-        }
-        let why = match self.pull_from_mirror(&copy, image, credentials).await {
-            Ok(()) => return Ok(()),
-            Err(StepFault::Cancelled) => return Err(StepFault::Cancelled),
-            Err(fault) => fault,
-        };
-        log.note(&format!("{image} does not come from the mirror: {why}; its own registry is asked")).await;
-        engine.ensure_image(image, credentials, log).await
-    }
-
-    async fn pull_from_mirror(
-        &self,
-        copy: &str,
-        image: &str,
-        credentials: &BaseCredentials,
-    ) -> Result<(), StepFault> {
-        // A build looks for the name it was given, and the engine gives nothing a name with a digest.
-        if image.contains('@') {
-            return Err(StepFault::lasting("the engine cannot rename what is named by digest"));
-        }
-        self.docker.engine.pull_copy(copy, image, credentials, &self.cx.log).await
-    }
-
-    fn copy_of(&self, image: &str) -> Option<String> {
-        in_mirror(image, &self.docker.registry.access().host, &self.docker.mirrors)
     }
 
     async fn build(&self, commit: &Commit, time: Timestamp) -> Result<(), StepFault> {
@@ -183,8 +139,10 @@ impl ImageStep<'_> {
 
     async fn push(&self) -> Result<(), StepFault> {
         let section = self.cx.log.section(format!("push {}", self.image)).await;
-        self.trust().await;
-        if let Err(fault) = self.docker.engine.push(self.image, &self.credentials(), &self.cx.log).await {
+        self.docker.trust(&self.cx.log).await;
+        if let Err(fault) =
+            self.docker.engine.push(self.image, &self.docker.registry_login(), &self.cx.log).await
+        {
             return Err(self.why_not_pushed(fault).await);
         }
         section.finish().await;
@@ -212,31 +170,6 @@ impl ImageStep<'_> {
         }
         self.cx.log.note(&format!("== read back in {}", seconds(started.elapsed()))).await;
         Ok(published)
-    }
-
-    /// Lets the engine know the registry's authority, or says what is missing before the
-    /// push would say it less clearly.
-    async fn trust(&self) {
-        let access = self.docker.registry.access();
-        let Some(ca) = access.ca_pem.as_deref().filter(|_| self.docker.engine.is_local()) else { return };
-        match self.docker.engine.certs().ensure_trust(&access.host, ca) {
-            Trust::LoopbackNeedsNone | Trust::AlreadyThere => {}
-            Trust::Written(path) => {
-                self.cx
-                    .log
-                    .note(&format!("wrote the registry's authority to {} for the engine", path.display()))
-                    .await;
-            }
-            Trust::CannotWrite { path, why } => {
-                let path = path.display();
-                self.cx
-                    .log
-                    .note(&format!(
-                        "the engine needs the registry's authority in {path}, and it cannot be written: {why}"
-                    ))
-                    .await;
-            }
-        }
     }
 
     fn same_tree(&self, published: &Published) -> bool {
@@ -284,10 +217,5 @@ impl ImageStep<'_> {
             labels.insert("org.opencontainers.image.source".to_owned(), source.clone());
         }
         labels
-    }
-
-    fn credentials(&self) -> RegistryCredentials {
-        let access = self.docker.registry.access();
-        RegistryCredentials { username: access.username.clone(), password: access.password.clone() }
     }
 }

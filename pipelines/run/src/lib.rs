@@ -6,6 +6,7 @@
 //! plans steps and who keeps their outcome is elsewhere, and only meets this crate in types.
 
 pub mod base_images;
+mod container;
 pub mod engine;
 pub mod engine_trust;
 pub mod executor;
@@ -15,6 +16,7 @@ pub mod git;
 mod image;
 mod keyed_lock;
 pub mod log;
+mod pull;
 pub mod registry_client;
 
 pub use fault::StepFault;

@@ -13,7 +13,7 @@ use builds::{
 };
 use mergeyard_run::{
     StepFault,
-    engine::{BaseCredentials, BuildLimits, BuildNetwork, BuildSpec, Builder, Engine},
+    engine::{BaseCredentials, BuildLimits, BuildNetwork, BuildSpec, Builder, Engine, Live},
     executor::{Docker, Executor, StepContext, StepOutcome},
     git::{GitCache, GitLimits},
     log::{LogSink, Masker, Stream},
@@ -243,15 +243,15 @@ async fn sweeping_removes_what_a_crash_left_and_keeps_what_lives_and_what_is_ano
     for (owner, step) in [(&mine, "1"), (&mine, "2"), (&theirs, "2")] {
         leave_container(owner, step).await;
     }
-    engine.sweep(&[StepId(1)]).await.unwrap();
+    engine.sweep(&Live::from_iter([StepId(1)])).await.unwrap();
     assert_eq!(steps_of(&mine).await, ["1"]);
     assert_eq!(steps_of(&theirs).await, ["2"]);
-    Engine::at(engine.host()).sweep(&[]).await.unwrap();
+    Engine::at(engine.host()).sweep(&Live::default()).await.unwrap();
     assert_eq!(steps_of(&mine).await, ["1"], "whose engine has no owner sweeps nobody's");
-    engine.sweep(&[]).await.unwrap();
+    engine.sweep(&Live::default()).await.unwrap();
     assert_eq!(steps_of(&mine).await, Vec::<String>::new());
     assert_eq!(steps_of(&theirs).await, ["2"]);
-    Engine::at(engine.host()).owned_by(&theirs).sweep(&[]).await.unwrap();
+    Engine::at(engine.host()).owned_by(&theirs).sweep(&Live::default()).await.unwrap();
     assert_eq!(steps_of(&theirs).await, Vec::<String>::new());
 }
 

@@ -78,6 +78,8 @@ pub struct Engine {
     /// Limits of one build.
     pub memory: Option<u64>,
     pub network: BuildNetwork,
+    /// What one step may say in all; the rest is cut, with a line that says so.
+    pub log_bytes: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -311,6 +313,12 @@ impl Config {
                 "is 0, so no step would ever run; write 1 or more",
             ));
         }
+        if engine.log_mb == 0 {
+            return Err(ConfigError::value(
+                "engine.log_mb",
+                "is 0, so no step could say anything; write 1 or more",
+            ));
+        }
         Ok(Self {
             data_dir: path(data_dir),
             http: Http { listen: http.listen, public_url, has_public_url, tls },
@@ -327,6 +335,7 @@ impl Config {
                 registries,
                 memory: engine.memory_mb.map(|mb| mb.saturating_mul(1024 * 1024)),
                 network: engine.network,
+                log_bytes: engine.log_mb.saturating_mul(1024 * 1024),
             },
             registry,
             deliveries: Deliveries {

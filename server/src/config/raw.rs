@@ -118,6 +118,8 @@ pub(super) struct RawEngine {
     #[serde(deserialize_with = "some_number")]
     pub(super) memory_mb: Option<u64>,
     pub(super) network: BuildNetwork,
+    #[serde(deserialize_with = "number")]
+    pub(super) log_mb: u64,
 }
 
 impl Default for RawEngine {
@@ -128,6 +130,7 @@ impl Default for RawEngine {
             registries: Vec::new(),
             memory_mb: None,
             network: BuildNetwork::Default,
+            log_mb: mergeyard_run::log::DEFAULT_LOG_BYTES / (1024 * 1024),
         }
     }
 }

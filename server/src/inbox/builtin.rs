@@ -33,7 +33,7 @@ pub(super) async fn decide(yard: &Yard, change: &Change<'_>, commit: &Commit) ->
 }
 
 /// The folders of the commit that ask for an image.
-async fn candidates(commit: &Commit) -> Result<Vec<Candidate>, Fault> {
+pub(super) async fn candidates(commit: &Commit) -> Result<Vec<Candidate>, Fault> {
     let folders: Vec<Folder> = commit
         .image_folders()
         .await?

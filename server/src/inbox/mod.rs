@@ -34,6 +34,10 @@ use crate::{
 /// which outlives a restart of a git server.
 pub const MOST_ATTEMPTS: u32 = 6;
 
+/// A plan is made with the number its run will have, and made again when another run takes that
+/// in the meantime; after so many times it is tried later.
+const MOST_NUMBERS: usize = 5;
+
 /// Why a delivery could not be decided.
 struct Fault {
     why: String,
@@ -147,23 +151,31 @@ async fn decide(yard: &Yard, claimed: &Claimed) -> Result<(), Fault> {
         .remote(change.policy, &repository.name, repository.clone_url.as_deref())
         .map_err(Fault::lasting)?;
     let change = located(yard, change, &remote).await?;
-    let decided = work::decide(yard, &event, &change, &remote, now).await;
-    let decision = decided.map_err(|mut fault| {
-        fault.tell = could_not(&change, &fault.why).map(Box::new);
-        fault
-    })?;
-    match decision {
-        Decision::Ignore(why) => ignore(yard, claimed, why, now).await,
-        Decision::Run(mut plan) => {
-            hold(yard, &change, &mut plan).await?;
-            let created =
-                yard.store.create_run(&claimed.id, claimed.replays, &change.repository, &plan, now).await?;
-            if let Created::Run(run) = created {
+    for _ in 0..MOST_NUMBERS {
+        let number = yard.store.next_run().await?;
+        let decided = work::decide(yard, &event, &change, &remote, (number, now)).await;
+        let decision = decided.map_err(|mut fault| {
+            fault.tell = could_not(&change, &fault.why).map(Box::new);
+            fault
+        })?;
+        let mut plan = match decision {
+            Decision::Ignore(why) => return ignore(yard, claimed, why, now).await,
+            Decision::Run(plan) => plan,
+        };
+        hold(yard, &change, &mut plan).await?;
+        let created =
+            yard.store.create_run(&claimed.id, claimed.replays, &change.repository, &plan, now).await?;
+        match created {
+            Created::Run(run) => {
                 info!(delivery = %claimed.id, %run, repo = %plan.repo, commit = %plan.commit, "started a run");
+                return Ok(());
             }
-            Ok(())
+            Created::Already(_) => return Ok(()),
+            Created::Overtaken => {}
         }
     }
+    let why = "other runs took its number each time it was planned".to_owned();
+    Err(Fault { why, passing: true, tell: None })
 }
 
 async fn ignore(yard: &Yard, claimed: &Claimed, why: String, now: Timestamp) -> Result<(), Fault> {

@@ -1,27 +1,147 @@
 //! From a change to a decision: what its commit holds, and what is to be done about it.
+//!
+//! What a commit brings decides what is done; what it may not decide (which files it includes,
+//! and the gates it has to pass) is read from the default branch, where it has not arrived yet.
 
-use mergeyard_plan::{change::Change, decide::Decision, event::Event};
-use mergeyard_run::git::Remote;
-use mergeyard_types::{RunId, Timestamp};
+use mergeyard_plan::{
+    change::Change,
+    decide::{Decision, Verdict, planned_run},
+    event::{Event, EventKind},
+    facts::Facts,
+    spec::{self, Limits},
+    workflows::{self, Gates, PipelineFile, Plan, Request},
+};
+use mergeyard_run::git::{Commit, Remote};
+use mergeyard_types::{GitRef, RunId, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::{Fault, builtin, facts, sources};
 use crate::yard::Yard;
 
+/// The number is the run's, if the run comes about; its plan has it in many places.
 pub(super) async fn decide(
     yard: &Yard,
     event: &Event,
     change: &Change<'_>,
     remote: &Remote,
-    now: Timestamp,
+    (number, now): (RunId, Timestamp),
 ) -> Result<Decision, Fault> {
     let git = yard.executor.git();
     let repo = &change.repository.name;
     let commit = git.fetch(repo, remote, change.commit, &change.hints, &CancellationToken::new()).await?;
-    let files = sources::read(&commit).await?;
-    if files.is_empty() {
+    let found = sources::read(&commit).await?;
+    if found.is_empty() {
         return builtin::decide(yard, change, &commit).await;
     }
-    let facts = facts::facts(yard, event, change, (remote, &commit), (RunId(0), now)).await?;
-    Ok(Decision::Ignore(format!("{} files, {}", files.len(), facts.repo.name)))
+    let facts = facts::facts(yard, event, change, (remote, &commit), (number, now)).await?;
+    let work = Work { yard, change, remote, commit: &commit, facts: &facts };
+    let plan = work.plan(found).await?;
+    Ok(decision(change, &facts, plan))
 }
+
+struct Work<'a> {
+    yard: &'a Yard,
+    change: &'a Change<'a>,
+    remote: &'a Remote,
+    commit: &'a Commit,
+    facts: &'a Facts,
+}
+
+impl Work<'_> {
+    async fn plan(&self, found: Vec<sources::Source>) -> Result<Plan, Fault> {
+        let rules = self.yard.rules();
+        let limits = Limits { matrix_points: rules.pipelines.matrix_limit, ..Limits::DEFAULT };
+        let unmerged =
+            self.change.event.is_pull_request() && self.change.event != EventKind::PullRequestMerged;
+        let trunk = match unmerged || found.iter().any(|source| !includes(source).is_empty()) {
+            true => self.trunk().await?,
+            false => None,
+        };
+        let trunk = trunk.as_ref();
+        let files = with_includes(found, trunk).await?;
+        let gates = match trunk.filter(|_| unmerged) {
+            Some(trunk) => {
+                let protected = with_includes(sources::read(trunk).await?, Some(trunk)).await?;
+                Gates::of(&workflows::read(&protected, self.facts, &limits))
+            }
+            None => Gates::default(),
+        };
+        let images = builtin::candidates(self.commit).await?;
+        let request = Request {
+            facts: self.facts,
+            secrets: None,
+            runner: &rules.pipelines.labels,
+            images: &images,
+            gates: &gates,
+        };
+        Ok(workflows::plan(&workflows::read(&files, self.facts, &limits), &request))
+    }
+
+    /// The tip of the default branch; the change itself, when that is where it arrived.
+    async fn trunk(&self) -> Result<Option<Commit>, Fault> {
+        let branch = &self.facts.repo.default_branch;
+        let arrived = matches!(self.change.event, EventKind::Push | EventKind::PullRequestMerged);
+        if arrived && self.change.branch == *branch {
+            return Ok(Some(self.commit.clone()));
+        }
+        let Ok(git_ref) = GitRef::branch(branch) else { return Ok(None) };
+        let (git, repo, never) =
+            (self.yard.executor.git(), &self.change.repository.name, CancellationToken::new());
+        let Some(tip) = git.tip(repo, self.remote, Some(&git_ref), &never).await? else { return Ok(None) };
+        Ok(Some(git.fetch(repo, self.remote, tip.commit, &[git_ref], &never).await?))
+    }
+}
+
+/// The files that a file asks for, as far as they can be names of files at all.
+fn includes(source: &sources::Source) -> Vec<String> {
+    let text = source.content.as_ref().ok().and_then(|bytes| std::str::from_utf8(bytes).ok());
+    let named = text.map(spec::includes).unwrap_or_default().into_iter().map(|name| name.value);
+    named.filter(|name| !name.is_empty() && !name.contains(char::is_control)).collect()
+}
+
+async fn with_includes(
+    found: Vec<sources::Source>,
+    trunk: Option<&Commit>,
+) -> Result<Vec<PipelineFile>, Fault> {
+    let mut files = Vec::with_capacity(found.len());
+    for source in found {
+        let mut included = Vec::new();
+        if let Some(trunk) = trunk {
+            for name in includes(&source) {
+                included
+                    .extend(sources::file(trunk, &name).await?.map(|part| pipeline_file(part, Vec::new())));
+            }
+        }
+        files.push(pipeline_file(source, included));
+    }
+    Ok(files)
+}
+
+fn pipeline_file(source: sources::Source, included: Vec<PipelineFile>) -> PipelineFile {
+    let sources::Source { path, content } = source;
+    PipelineFile { path, content, included }
+}
+
+/// A run, when there is anything to do or to say no to.
+fn decision(change: &Change<'_>, facts: &Facts, plan: Plan) -> Decision {
+    let nothing = plan.workflows.iter().all(|workflow| matches!(workflow.verdict, Verdict::Skip(_)));
+    if nothing {
+        let reasons: Vec<String> = plan
+            .workflows
+            .iter()
+            .filter_map(|workflow| match &workflow.verdict {
+                Verdict::Skip(why) => Some(format!("{}: {why}", workflow.name)),
+                Verdict::Run | Verdict::Refuse(_) => None,
+            })
+            .take(MOST_REASONS)
+            .collect();
+        return Decision::Ignore(format!("no workflow runs on `{}` ({})", change.event, reasons.join("; ")));
+    }
+    let mut run = planned_run(change, plan.workflows);
+    run.id = Some(facts.pipeline.number);
+    run.facts = serde_json::to_value(facts.remembered()).unwrap_or_default();
+    Decision::Run(Box::new(run))
+}
+
+/// A verdict is one line.
+const MOST_REASONS: usize = 3;

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use mergeyard_plan::{
     action::Action,
-    run::{Outcome, Report, Run},
+    rules::StepRules,
+    run::{Outcome, Report, Run, WAITS_FOR_A_PLACE},
 };
 use mergeyard_types::{
     CommitSha, DeliveryId, Digest, GitRef, ImageRef, RepoName, RunId, StepId, Timestamp, WorkflowId,
@@ -29,7 +30,13 @@ pub struct Job {
     pub name: String,
     pub attempt: u32,
     pub action: Action,
+    pub rules: StepRules,
     pub timeout: Duration,
+    /// What the other steps of its workflow put out, by their names.
+    pub outputs: BTreeMap<String, BTreeMap<String, String>>,
+    pub event: String,
+    /// A pull request from another repository.
+    pub fork: bool,
     pub repo: RepoName,
     /// The name its policy was found by.
     pub known_as: RepoName,
@@ -59,19 +66,95 @@ pub enum ReportError {
     Store(#[from] StoreError),
 }
 
+/// Whether anything of a workflow was started.
+macro_rules! begun {
+    ($workflow:literal) => {
+        concat!(
+            "EXISTS (SELECT 1 FROM steps b WHERE b.run = ",
+            $workflow,
+            ".run AND b.workflow = ",
+            $workflow,
+            ".id AND b.started IS NOT NULL)"
+        )
+    };
+}
+
+/// The workflows `o` that have a place in the group of `w`, or come before it for one.
+macro_rules! others {
+    () => {
+        concat!(
+            "workflows o WHERE o.concurrency = w.concurrency AND o.state IN ('queued', 'running', 'blocked') AND o.id <> w.id AND (",
+            begun!("o"),
+            " OR EXISTS (SELECT 1 FROM steps p WHERE p.run = o.run AND p.workflow = o.id AND p.ready = 1 \
+             AND p.not_before <= ?1 AND (p.merged, o.id) < (s.merged, w.id)))"
+        )
+    };
+}
+
+macro_rules! has_place {
+    () => {
+        concat!("(SELECT count(*) FROM ", others!(), ") < max(1, w.rules ->> '$.concurrency.limit')")
+    };
+}
+
+/// The steps `o` whose turn comes before that of `s`.
+macro_rules! before {
+    () => {
+        "steps o WHERE o.serial = s.serial AND o.state IN ('queued', 'running') AND o.id <> s.id \
+         AND (o.state = 'running' OR (o.merged, o.id) < (s.merged, s.id))"
+    };
+}
+
+/// Steps that can be started now.
+macro_rules! next {
+    () => {
+        concat!(
+            "SELECT s.id, s.run FROM steps s JOIN workflows w ON w.id = s.workflow WHERE s.ready = 1 AND s.not_before <= ?1 \
+             AND NOT EXISTS (SELECT 1 FROM ",
+            before!(),
+            ") AND (w.concurrency IS NULL OR ",
+            begun!("w"),
+            " OR ",
+            has_place!(),
+            ")"
+        )
+    };
+}
+
 impl Store {
-    /// Leases the next step that is ready: none older waits or runs under the same serial key.
+    /// Leases the next step that is ready: none older waits or runs under the same serial key, and
+    /// its workflow has a place in its concurrency group.
     pub async fn claim_step(&self, now: Timestamp) -> Result<Option<Job>, StoreError> {
-        const NEXT: &str = "SELECT id, run FROM steps s WHERE ready = 1 AND not_before <= ? AND NOT EXISTS \
-             (SELECT 1 FROM steps o WHERE o.serial = s.serial AND o.state IN ('queued', 'running') AND o.id <> s.id \
-              AND (o.state = 'running' OR (o.merged, o.id) < (s.merged, s.id))) \
-             ORDER BY not_before, id LIMIT 1";
+        const NEXT: &str = concat!(
+            next!(),
+            " AND NOT coalesce(s.rules ->> '$.detached', 0) ORDER BY s.not_before, s.id LIMIT 1"
+        );
+        let claimed = self.claim(NEXT, now, 0).await?;
+        if claimed.is_none() {
+            self.explain_waiting(now).await?;
+        }
+        Ok(claimed)
+    }
+
+    /// Leases the next detached step that is ready, for a workflow that has one running or while
+    /// fewer than `most` others have.
+    pub async fn claim_detached(&self, now: Timestamp, most: u32) -> Result<Option<Job>, StoreError> {
+        const NEXT: &str = concat!(
+            next!(),
+            " AND s.rules ->> '$.detached' AND (SELECT count(DISTINCT d.workflow) FROM steps d \
+             JOIN workflows v ON v.id = d.workflow WHERE d.state = 'running' AND d.rules ->> '$.detached' \
+             AND d.workflow <> s.workflow AND v.state <> 'blocked') < ?2 ORDER BY s.not_before, s.id LIMIT 1"
+        );
+        self.claim(NEXT, now, most).await
+    }
+
+    async fn claim(&self, next: &'static str, now: Timestamp, most: u32) -> Result<Option<Job>, StoreError> {
         // Looking costs no write lock; only a find is looked at again under it.
-        if sqlx::query(NEXT).bind(now.0).fetch_optional(&self.reader).await?.is_none() {
+        if sqlx::query(next).bind(now.0).bind(most).fetch_optional(&self.reader).await?.is_none() {
             return Ok(None);
         }
         let mut tx = self.begin().await?;
-        let Some(row) = sqlx::query(NEXT).bind(now.0).fetch_optional(&mut *tx.inner).await? else {
+        let Some(row) = sqlx::query(next).bind(now.0).bind(most).fetch_optional(&mut *tx.inner).await? else {
             return Ok(None);
         };
         let (step, run) = (StepId(row.try_get("id")?), RunId(row.try_get("run")?));
@@ -83,6 +166,51 @@ impl Store {
         let job = tx.job(step).await?;
         tx.commit().await?;
         Ok(Some(job))
+    }
+
+    /// What could start and is held back by others says by whom. Written only when it changed.
+    async fn explain_waiting(&self, now: Timestamp) -> Result<(), StoreError> {
+        const GROUPS: &str = concat!(
+            "SELECT DISTINCT w.id, w.why, w.rules ->> '$.concurrency.group' AS grp, (SELECT group_concat(DISTINCT o.run) FROM ",
+            others!(),
+            ") AS runs FROM steps s JOIN workflows w ON w.id = s.workflow WHERE s.ready = 1 AND s.not_before <= ?1 \
+             AND w.concurrency IS NOT NULL AND NOT ",
+            begun!("w"),
+            " AND NOT ",
+            has_place!()
+        );
+        const SERIAL: &str = concat!(
+            "SELECT s.id, s.why, s.serial, o.run FROM steps s JOIN steps o ON o.id = (SELECT o.id FROM ",
+            before!(),
+            " ORDER BY o.state = 'running' DESC, o.merged, o.id LIMIT 1) \
+             WHERE s.ready = 1 AND s.not_before <= ?1 AND s.started IS NULL"
+        );
+        let mut news = Vec::new();
+        for row in sqlx::query(GROUPS).bind(now.0).fetch_all(&self.reader).await? {
+            let (group, runs): (String, Option<String>) = (row.try_get("grp")?, row.try_get("runs")?);
+            let why = format!(
+                "{WAITS_FOR_A_PLACE} `{group}`, behind run {}",
+                runs.unwrap_or_default().replace(',', ", ")
+            );
+            news.push(("UPDATE workflows SET why = ? WHERE id = ? AND state = 'queued'", row, why));
+        }
+        for row in sqlx::query(SERIAL).bind(now.0).fetch_all(&self.reader).await? {
+            let (serial, run): (String, i64) = (row.try_get("serial")?, row.try_get("run")?);
+            let why = format!("waits for run {run}, whose turn at `{serial}` comes first");
+            news.push(("UPDATE steps SET why = ? WHERE id = ? AND ready = 1", row, why));
+        }
+        news.retain(|(_, row, why)| {
+            row.try_get::<Option<String>, _>("why").ok().flatten().as_ref() != Some(why)
+        });
+        if news.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.begin().await?;
+        for (update, row, why) in news {
+            let id: i64 = row.try_get("id")?;
+            sqlx::query(update).bind(why).bind(id).execute(&mut *tx.inner).await?;
+        }
+        tx.commit().await
     }
 
     pub async fn heartbeat(&self, lease: &Lease) -> Result<Pulse, StoreError> {
@@ -113,6 +241,17 @@ impl Store {
             tx.record_image(lease, outputs, now).await?;
         }
         let run = tx.apply(lease.run, Report::Finished { step: lease.step, outcome }, now).await?;
+        tx.commit().await?;
+        Ok(run)
+    }
+
+    /// A detached step is up: what waited for it may start, if the lease still holds.
+    pub async fn ready(&self, lease: &Lease, now: Timestamp) -> Result<Run, ReportError> {
+        let mut tx = self.begin().await?;
+        if !tx.holds(lease).await? {
+            return Err(ReportError::Fenced(lease.step));
+        }
+        let run = tx.apply(lease.run, Report::Ready { step: lease.step }, now).await?;
         tx.commit().await?;
         Ok(run)
     }
@@ -166,8 +305,8 @@ impl Tx {
 
     async fn job(&mut self, step: StepId) -> Result<Job, StoreError> {
         let row = sqlx::query(
-            "SELECT s.id, s.run, s.workflow, s.fence, s.name, s.attempt, s.action, s.timeout, r.repo, r.commit_sha, r.hints, \
-             r.known_as, r.clone_url, r.source_url, r.delivery FROM steps s JOIN runs r ON r.id = s.run WHERE s.id = ?",
+            "SELECT s.id, s.run, s.workflow, s.fence, s.name, s.attempt, s.action, s.rules, s.timeout, r.event, r.fork, r.repo, \
+             r.commit_sha, r.hints, r.known_as, r.clone_url, r.source_url, r.delivery FROM steps s JOIN runs r ON r.id = s.run WHERE s.id = ?",
         )
         .bind(step.0)
         .fetch_one(&mut *self.inner)
@@ -178,6 +317,10 @@ impl Tx {
             name: row.try_get("name")?,
             attempt: row.try_get("attempt")?,
             action: json(&row, "action")?,
+            rules: json(&row, "rules")?,
+            outputs: self.outputs(RunId(row.try_get("run")?), WorkflowId(row.try_get("workflow")?)).await?,
+            event: row.try_get("event")?,
+            fork: row.try_get("fork")?,
             timeout: Duration::from_millis(row.try_get::<i64, _>("timeout")?.unsigned_abs()),
             repo: word(&row, "repo")?,
             known_as: word(&row, "known_as")?,
@@ -187,6 +330,21 @@ impl Tx {
             source_url: row.try_get("source_url")?,
             delivery: word(&row, "delivery")?,
         })
+    }
+
+    async fn outputs(
+        &mut self,
+        run: RunId,
+        workflow: WorkflowId,
+    ) -> Result<BTreeMap<String, BTreeMap<String, String>>, StoreError> {
+        sqlx::query("SELECT name, outputs FROM steps WHERE run = ? AND workflow = ? AND outputs <> '{}'")
+            .bind(run.0)
+            .bind(workflow.0)
+            .fetch_all(&mut *self.inner)
+            .await?
+            .iter()
+            .map(|row| Ok((row.try_get("name")?, json(row, "outputs")?)))
+            .collect()
     }
 
     /// A step that published an image says so in its outputs `image` and `digest`.

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use mergeyard_plan::action::Action;
+use mergeyard_plan::{
+    action::Action,
+    rules::{StepRules, WorkflowRules},
+};
 use mergeyard_types::{
     CommitSha, DeliveryId, Digest, ImageName, ImageRef, RepoName, RunId, State, StepId, Timestamp, TreeId,
     WorkflowId,
@@ -29,6 +32,9 @@ pub struct RunRow {
     pub created: Timestamp,
     pub started: Option<Timestamp>,
     pub finished: Option<Timestamp>,
+    pub rerun_of: Option<RunId>,
+    /// A pull request from another repository.
+    pub fork: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -39,6 +45,7 @@ pub struct WorkflowRow {
     pub state: State,
     pub why: Option<String>,
     pub steps: Vec<StepRow>,
+    pub rules: WorkflowRules,
 }
 
 #[derive(Debug, Clone)]
@@ -54,6 +61,9 @@ pub struct StepRow {
     pub started: Option<Timestamp>,
     pub finished: Option<Timestamp>,
     pub outputs: BTreeMap<String, String>,
+    pub rules: StepRules,
+    /// Detached, and others may rely on it.
+    pub up: bool,
 }
 
 /// A run with everything on its page.
@@ -202,6 +212,8 @@ fn run_row(row: &SqliteRow) -> Result<RunRow, StoreError> {
         created: Timestamp(row.try_get("created")?),
         started: time(row, "started")?,
         finished: time(row, "finished")?,
+        rerun_of: row.try_get::<Option<i64>, _>("rerun_of")?.map(RunId),
+        fork: row.try_get("fork")?,
     })
 }
 
@@ -213,6 +225,7 @@ pub(super) fn workflow_row(row: &SqliteRow) -> Result<WorkflowRow, StoreError> {
         state: word(row, "state")?,
         why: row.try_get("why")?,
         steps: Vec::new(),
+        rules: json(row, "rules")?,
     })
 }
 
@@ -229,6 +242,8 @@ pub(super) fn step_row(row: &SqliteRow) -> Result<StepRow, StoreError> {
         started: time(row, "started")?,
         finished: time(row, "finished")?,
         outputs: json(row, "outputs")?,
+        rules: json(row, "rules")?,
+        up: row.try_get("up")?,
     })
 }
 

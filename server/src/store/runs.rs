@@ -1,61 +1,24 @@
-//! Runs: created from a plan, changed by what their steps report.
+//! Runs: loaded, changed by what is reported, and saved again.
 
 use mergeyard_plan::{
-    decide::{PlannedRun, PlannedWorkflow, Verdict as PlanVerdict},
-    event::{Forge, Repository},
-    run::{Report, Run, Step, Workflow},
+    event::Forge,
+    run::{Answer, Approval, Report, Run, Scope, Step, Workflow},
 };
-use mergeyard_types::{DeliveryId, RunId, State, Timestamp, WorkflowId};
+use mergeyard_types::{RunId, State, StepId, Timestamp, WorkflowId};
 use sqlx::{Row, sqlite::SqliteRow};
 
-use super::{
-    DeliveryState, Store, StoreError, Tx,
-    pages::{StepRow, WorkflowRow, step_row, workflow_row},
-    to_json, word,
-};
+use super::{Store, StoreError, Tx, json, to_json, word};
 
+/// What became of an answer to a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Created {
-    Run(RunId),
-    /// The same commit and event started that run before.
-    Already(RunId),
+pub enum Answered {
+    Taken(Box<Run>),
+    /// Nothing of that kind waits for an answer in that run.
+    NothingAsked,
+    NoSuchRun,
 }
 
 impl Store {
-    /// Writes a planned run, what it announces and its delivery's verdict, in one
-    /// transaction. A replay is a new run; otherwise one commit and event start one.
-    pub async fn create_run(
-        &self,
-        delivery: &DeliveryId,
-        replays: u32,
-        repository: &Repository,
-        plan: &PlannedRun,
-        now: Timestamp,
-    ) -> Result<Created, StoreError> {
-        let mut tx = self.begin().await?;
-        let created = match tx.insert_run(delivery, replays, plan, now).await? {
-            Some(run) => {
-                tx.remember(repository).await?;
-                tx.supersede(run, replays, plan, now).await?;
-                Created::Run(run)
-            }
-            None => Created::Already(tx.run_with_key(&key(plan, replays)).await?),
-        };
-        let (run, verdict) = match created {
-            Created::Run(run) => (run, format!("started run {run}")),
-            Created::Already(run) => (run, format!("run {run} was already started for this commit")),
-        };
-        sqlx::query("UPDATE deliveries SET state = ?, verdict = ?, run = ? WHERE guid = ?")
-            .bind(DeliveryState::Done.as_str())
-            .bind(verdict)
-            .bind(run.0)
-            .bind(delivery.as_str())
-            .execute(&mut *tx.inner)
-            .await?;
-        tx.commit().await?;
-        Ok(created)
-    }
-
     /// Asks a run to stop. `None` when there is no such run, `false` when it is over.
     pub async fn cancel_run(
         &self,
@@ -71,6 +34,52 @@ impl Store {
         tx.apply(run, Report::Cancel { why: why.to_owned() }, now).await?;
         tx.commit().await?;
         Ok(Some(true))
+    }
+
+    /// Opens or refuses what waits for a person.
+    pub async fn answer(
+        &self,
+        run: RunId,
+        scope: Scope,
+        answer: Answer,
+        now: Timestamp,
+    ) -> Result<Answered, StoreError> {
+        let mut tx = self.begin().await?;
+        let Some(found) = tx.load(run).await? else { return Ok(Answered::NoSuchRun) };
+        let is_open = |approval: &Approval| approval.scope == scope && approval.answer.is_none();
+        if !found.approvals.iter().any(is_open) {
+            return Ok(Answered::NothingAsked);
+        }
+        let run = tx.apply(run, Report::Answer { scope, answer }, now).await?;
+        tx.commit().await?;
+        Ok(Answered::Taken(Box::new(run)))
+    }
+
+    /// What a run asks people, and what they said.
+    pub async fn approvals(&self, run: RunId) -> Result<Vec<Approval>, StoreError> {
+        sqlx::query("SELECT * FROM approvals WHERE run = ? ORDER BY id")
+            .bind(run.0)
+            .fetch_all(&self.reader)
+            .await?
+            .iter()
+            .map(approval)
+            .collect()
+    }
+
+    /// The workflows that have not ended.
+    pub async fn live_workflows(&self) -> Result<Vec<WorkflowId>, StoreError> {
+        let rows = sqlx::query("SELECT id FROM workflows WHERE state IN ('queued', 'running', 'blocked')")
+            .fetch_all(&self.reader)
+            .await?;
+        rows.iter().map(|row| Ok(WorkflowId(row.try_get("id")?))).collect()
+    }
+
+    pub async fn workflow_state(&self, id: WorkflowId) -> Result<Option<State>, StoreError> {
+        let row = sqlx::query("SELECT state FROM workflows WHERE id = ?")
+            .bind(id.0)
+            .fetch_optional(&self.reader)
+            .await?;
+        row.as_ref().map(|row| word(row, "state")).transpose()
     }
 }
 
@@ -90,175 +99,21 @@ impl Tx {
         Ok(run)
     }
 
-    async fn insert_run(
-        &mut self,
-        delivery: &DeliveryId,
-        replays: u32,
-        plan: &PlannedRun,
-        now: Timestamp,
-    ) -> Result<Option<RunId>, StoreError> {
-        let PlannedRun {
-            id: _,
-            forge,
-            repo,
-            known_as,
-            clone_url,
-            source_url,
-            event,
-            branch,
-            commit,
-            hints,
-            merged_at,
-            title,
-            author,
-            number,
-            supersede: _,
-            occasion: _,
-            facts,
-            account,
-            fork,
-            hold: _,
-            rerun_of: _,
-            workflows,
-        } = plan;
-        let merged = merged_at.unwrap_or(now);
-        let row = sqlx::query(
-            "INSERT INTO runs (key, delivery, forge, repo, known_as, clone_url, source_url, event, branch, commit_sha, hints, merged, title, \
-             author, number, facts, account, fork, state, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
-             ON CONFLICT (key) DO NOTHING RETURNING id",
-        )
-        .bind(key(plan, replays))
-        .bind(delivery.as_str())
-        .bind(forge_word(*forge))
-        .bind(repo.as_str())
-        .bind(known_as.as_str())
-        .bind(clone_url)
-        .bind(source_url)
-        .bind(event)
-        .bind(branch)
-        .bind(commit.to_string())
-        .bind(to_json(hints))
-        .bind(merged.0)
-        .bind(title)
-        .bind(author)
-        .bind(number.map(|number| number as i64))
-        .bind(facts.to_string())
-        .bind(account)
-        .bind(fork)
-        .bind(State::Queued.as_str())
-        .bind(now.0)
-        .fetch_optional(&mut *self.inner)
-        .await?;
-        let Some(row) = row else { return Ok(None) };
-        let id = RunId(row.try_get(0)?);
-        for workflow in workflows {
-            self.insert_workflow(id, workflow, merged, now).await?;
-        }
+    /// Lets a run that was just written begin, and writes what that causes.
+    pub(super) async fn announce(&mut self, id: RunId, now: Timestamp) -> Result<Run, StoreError> {
         let stored = self.existing(id).await?;
         let mut run = stored.clone();
-        let effects = run.announce();
+        let effects = run.announce(now);
         self.save(&stored, &run, now).await?;
         self.add_effects(&effects, now).await?;
-        Ok(Some(id))
-    }
-
-    async fn insert_workflow(
-        &mut self,
-        run: RunId,
-        workflow: &PlannedWorkflow,
-        merged: Timestamp,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let (state, why) = match &workflow.verdict {
-            PlanVerdict::Run => (State::Queued, None),
-            PlanVerdict::Skip(why) => (State::Skipped, Some(why)),
-            PlanVerdict::Refuse(why) => (State::Failure, Some(why)),
-        };
-        let row = sqlx::query(
-            "INSERT INTO workflows (run, name, axis, state, why) VALUES (?, ?, ?, ?, ?) RETURNING id",
-        )
-        .bind(run.0)
-        .bind(&workflow.name)
-        .bind(&workflow.axis)
-        .bind(state.as_str())
-        .bind(why)
-        .fetch_one(&mut *self.inner)
-        .await?;
-        let id: i64 = row.try_get(0)?;
-        for (position, step) in workflow.steps.iter().enumerate() {
-            sqlx::query(
-                "INSERT INTO steps (run, workflow, name, action, timeout, retry, serial, merged, state, ready, not_before) \
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            )
-            .bind(run.0)
-            .bind(id)
-            .bind(&step.name)
-            .bind(to_json(&step.action))
-            .bind(i64::try_from(step.timeout.as_millis()).unwrap_or(i64::MAX))
-            .bind(step.retry)
-            .bind(&step.serial)
-            .bind(merged.0)
-            .bind(State::Queued.as_str())
-            .bind(position == 0)
-            .bind(now.0)
-            .execute(&mut *self.inner)
-            .await?;
-        }
-        Ok(())
-    }
-
-    /// A newer merge of a branch contains the older one, so an older run that still waits
-    /// is not worth starting, whichever of the two was heard of first.
-    async fn supersede(
-        &mut self,
-        run: RunId,
-        replays: u32,
-        plan: &PlannedRun,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let Some(merged) = plan.merged_at.filter(|_| plan.supersede && replays == 0) else { return Ok(()) };
-        let newer = sqlx::query(
-            "SELECT id FROM runs WHERE known_as = ? AND branch = ? AND event = ? AND merged > ? ORDER BY merged DESC LIMIT 1",
-        )
-        .bind(plan.known_as.as_str())
-        .bind(&plan.branch)
-        .bind(&plan.event)
-        .bind(merged.0)
-        .fetch_optional(&mut *self.inner)
-        .await?;
-        if let Some(newer) = newer {
-            let why = format!("superseded by run {}, which was merged later", newer.try_get::<i64, _>(0)?);
-            self.apply(run, Report::Cancel { why }, now).await?;
-            return Ok(());
-        }
-        let older = sqlx::query(
-            "SELECT id FROM runs WHERE known_as = ? AND branch = ? AND event = ? AND state = 'queued' AND merged < ? AND id <> ?",
-        )
-        .bind(plan.known_as.as_str())
-        .bind(&plan.branch)
-        .bind(&plan.event)
-        .bind(merged.0)
-        .bind(run.0)
-        .fetch_all(&mut *self.inner)
-        .await?;
-        for older in older {
-            let why = format!("superseded by run {run}, which was merged later");
-            self.apply(RunId(older.try_get(0)?), Report::Cancel { why }, now).await?;
-        }
-        Ok(())
-    }
-
-    async fn run_with_key(&mut self, key: &str) -> Result<RunId, StoreError> {
-        let row =
-            sqlx::query("SELECT id FROM runs WHERE key = ?").bind(key).fetch_one(&mut *self.inner).await?;
-        Ok(RunId(row.try_get(0)?))
+        Ok(run)
     }
 
     async fn existing(&mut self, id: RunId) -> Result<Run, StoreError> {
         self.load(id).await?.ok_or(StoreError::Unavailable(sqlx::Error::RowNotFound))
     }
 
-    async fn load(&mut self, id: RunId) -> Result<Option<Run>, StoreError> {
+    pub(super) async fn load(&mut self, id: RunId) -> Result<Option<Run>, StoreError> {
         let row = sqlx::query("SELECT * FROM runs WHERE id = ?")
             .bind(id.0)
             .fetch_optional(&mut *self.inner)
@@ -272,21 +127,16 @@ impl Tx {
             event: row.try_get("event")?,
             state: word(&row, "state")?,
             cancel: row.try_get("cancel")?,
+            approvals: Vec::new(),
             workflows: Vec::new(),
         };
-        let workflows = sqlx::query("SELECT * FROM workflows WHERE run = ? ORDER BY id")
-            .bind(id.0)
-            .fetch_all(&mut *self.inner)
-            .await?;
-        for row in workflows {
-            let WorkflowRow { id, name, axis, state, why, steps: _ } = workflow_row(&row)?;
-            run.workflows.push(Workflow { id, name, axis, state, why, steps: Vec::new() });
+        for row in self.rows_of("SELECT * FROM approvals WHERE run = ? ORDER BY id", id).await? {
+            run.approvals.push(approval(&row)?);
         }
-        let steps = sqlx::query("SELECT * FROM steps WHERE run = ? ORDER BY id")
-            .bind(id.0)
-            .fetch_all(&mut *self.inner)
-            .await?;
-        for row in steps {
+        for row in self.rows_of("SELECT * FROM workflows WHERE run = ? ORDER BY id", id).await? {
+            run.workflows.push(workflow(&row)?);
+        }
+        for row in self.rows_of("SELECT * FROM steps WHERE run = ? ORDER BY id", id).await? {
             let owner = WorkflowId(row.try_get("workflow")?);
             let step = step(&row)?;
             if let Some(workflow) = run.workflows.iter_mut().find(|workflow| workflow.id == owner) {
@@ -296,10 +146,15 @@ impl Tx {
         Ok(Some(run))
     }
 
+    async fn rows_of(&mut self, query: &'static str, run: RunId) -> Result<Vec<SqliteRow>, StoreError> {
+        Ok(sqlx::query(query).bind(run.0).fetch_all(&mut *self.inner).await?)
+    }
+
     /// Writes the rows in which `after` differs from `before`.
     async fn save(&mut self, before: &Run, after: &Run, now: Timestamp) -> Result<(), StoreError> {
         if (before.state, &before.cancel) != (after.state, &after.cancel) {
-            let started = (after.state != State::Queued).then_some(now.0);
+            let begun = !matches!(after.state, State::Queued | State::Blocked);
+            let started = begun.then_some(now.0);
             let finished = after.state.is_final().then_some(now.0);
             sqlx::query("UPDATE runs SET state = ?, cancel = ?, started = coalesce(started, ?), finished = ? WHERE id = ?")
                 .bind(after.state.as_str())
@@ -310,6 +165,7 @@ impl Tx {
                 .execute(&mut *self.inner)
                 .await?;
         }
+        self.save_approvals(before, after, now).await?;
         for (before, after) in before.workflows.iter().zip(&after.workflows) {
             if (before.state, &before.why) != (after.state, &after.why) {
                 sqlx::query("UPDATE workflows SET state = ?, why = ? WHERE id = ?")
@@ -328,13 +184,66 @@ impl Tx {
         Ok(())
     }
 
+    async fn save_approvals(&mut self, before: &Run, after: &Run, now: Timestamp) -> Result<(), StoreError> {
+        for withdrawn in before.approvals.iter().filter(|old| after.approval(old.scope).is_none()) {
+            let (workflow, step) = columns(after, withdrawn.scope);
+            sqlx::query("DELETE FROM approvals WHERE run = ? AND workflow IS ? AND step IS ?")
+                .bind(after.id.0)
+                .bind(workflow)
+                .bind(step)
+                .execute(&mut *self.inner)
+                .await?;
+        }
+        for approval in after.approvals.iter().filter(|new| before.approval(new.scope) != Some(new)) {
+            let (workflow, step) = columns(after, approval.scope);
+            if before.approval(approval.scope).is_none() {
+                self.insert_approval(after.id, (workflow, step), &approval.gate, now).await?;
+            }
+            let Some(Answer { approved, who }) = &approval.answer else { continue };
+            sqlx::query(
+                "UPDATE approvals SET answer = ?, answered = ?, who = ? \
+                 WHERE run = ? AND workflow IS ? AND step IS ? AND answer IS NULL",
+            )
+            .bind(if *approved { APPROVED } else { REJECTED })
+            .bind(now.0)
+            .bind(who)
+            .bind(after.id.0)
+            .bind(workflow)
+            .bind(step)
+            .execute(&mut *self.inner)
+            .await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn insert_approval(
+        &mut self,
+        run: RunId,
+        (workflow, step): (Option<i64>, Option<i64>),
+        gate: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO approvals (run, workflow, step, gate, asked) VALUES (?, ?, ?, ?, ?)")
+            .bind(run.0)
+            .bind(workflow)
+            .bind(step)
+            .bind(gate)
+            .bind(now.0)
+            .execute(&mut *self.inner)
+            .await?;
+        Ok(())
+    }
+
     async fn save_step(&mut self, step: &Step) -> Result<(), StoreError> {
         let Step {
             id,
             name: _,
+            rules: _,
+            decided: _,
             state,
             why,
             ready,
+            up,
             not_before,
             attempt,
             retry: _,
@@ -344,12 +253,13 @@ impl Tx {
             outputs,
         } = step;
         sqlx::query(
-            "UPDATE steps SET state = ?, why = ?, ready = ?, not_before = ?, attempt = ?, crashes = ?, started = ?, \
-             finished = ?, outputs = ? WHERE id = ?",
+            "UPDATE steps SET state = ?, why = ?, ready = ?, up = ?, not_before = ?, attempt = ?, crashes = ?, \
+             started = ?, finished = ?, outputs = ? WHERE id = ?",
         )
         .bind(state.as_str())
         .bind(why)
         .bind(ready)
+        .bind(up)
         .bind(not_before.0)
         .bind(attempt)
         .bind(crashes)
@@ -363,15 +273,19 @@ impl Tx {
     }
 }
 
-fn key(plan: &PlannedRun, replays: u32) -> String {
-    let mut key = format!("{}/{}/{}", plan.repo.as_str().to_ascii_lowercase(), plan.commit, plan.event);
-    if !plan.occasion.is_empty() {
-        key = format!("{key}/{}", plan.occasion);
+const APPROVED: &str = "approved";
+const REJECTED: &str = "rejected";
+
+/// How a scope stands in the columns `workflow` and `step`.
+fn columns(run: &Run, scope: Scope) -> (Option<i64>, Option<i64>) {
+    match scope {
+        Scope::Run => (None, None),
+        Scope::Workflow(workflow) => (Some(workflow.0), None),
+        Scope::Step(step) => (run.workflow_of(step).map(|workflow| workflow.id.0), Some(step.0)),
     }
-    if replays == 0 { key } else { format!("{key}/replay-{replays}") }
 }
 
-fn forge_word(forge: Forge) -> &'static str {
+pub(super) fn forge_word(forge: Forge) -> &'static str {
     match forge {
         Forge::Github => "github",
         Forge::Git => "git",
@@ -386,21 +300,57 @@ pub(super) fn forge(row: &SqliteRow) -> Result<Forge, StoreError> {
         .ok_or(StoreError::Unreadable { what: "forge", value: text })
 }
 
+fn approval(row: &SqliteRow) -> Result<Approval, StoreError> {
+    let (workflow, step): (Option<i64>, Option<i64>) = (row.try_get("workflow")?, row.try_get("step")?);
+    let answer: Option<String> = row.try_get("answer")?;
+    let approved = match answer.as_deref() {
+        None => None,
+        Some(APPROVED) => Some(true),
+        Some(REJECTED) => Some(false),
+        Some(other) => return Err(StoreError::Unreadable { what: "answer", value: other.to_owned() }),
+    };
+    let who: Option<String> = row.try_get("who")?;
+    Ok(Approval {
+        scope: match (workflow, step) {
+            (_, Some(step)) => Scope::Step(StepId(step)),
+            (Some(workflow), None) => Scope::Workflow(WorkflowId(workflow)),
+            (None, None) => Scope::Run,
+        },
+        gate: row.try_get("gate")?,
+        answer: approved.map(|approved| Answer { approved, who: who.unwrap_or_default() }),
+    })
+}
+
+fn workflow(row: &SqliteRow) -> Result<Workflow, StoreError> {
+    Ok(Workflow {
+        id: WorkflowId(row.try_get("id")?),
+        name: row.try_get("name")?,
+        axis: row.try_get("axis")?,
+        rules: json(row, "rules")?,
+        decided: row.try_get("decided")?,
+        state: word(row, "state")?,
+        why: row.try_get("why")?,
+        steps: Vec::new(),
+    })
+}
+
 fn step(row: &SqliteRow) -> Result<Step, StoreError> {
-    let StepRow { id, name, state, why, attempt, not_before, started, finished, outputs, run: _, action: _ } =
-        step_row(row)?;
+    let time = |column| Ok::<_, StoreError>(row.try_get::<Option<i64>, _>(column)?.map(Timestamp));
     Ok(Step {
-        id,
-        name,
-        state,
-        why,
+        id: StepId(row.try_get("id")?),
+        name: row.try_get("name")?,
+        rules: json(row, "rules")?,
+        decided: row.try_get("decided")?,
+        state: word(row, "state")?,
+        why: row.try_get("why")?,
         ready: row.try_get("ready")?,
-        not_before,
-        attempt,
+        up: row.try_get("up")?,
+        not_before: Timestamp(row.try_get("not_before")?),
+        attempt: row.try_get("attempt")?,
         retry: row.try_get("retry")?,
         crashes: row.try_get("crashes")?,
-        started,
-        finished,
-        outputs,
+        started: time("started")?,
+        finished: time("finished")?,
+        outputs: json(row, "outputs")?,
     })
 }

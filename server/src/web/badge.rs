@@ -34,6 +34,16 @@ impl Badge {
     }
 }
 
+impl Badge {
+    pub(super) fn tone(&self) -> &'static str {
+        self.tone
+    }
+
+    pub(super) fn shape(&self) -> &'static str {
+        self.shape
+    }
+}
+
 impl From<State> for Badge {
     fn from(state: State) -> Self {
         let (tone, shape) = match state {

@@ -47,9 +47,18 @@ pub(super) fn log_line(line: &str) -> Vec<Span> {
     Screen::show(line)
 }
 
+/// The same without its styles.
+pub(crate) fn log_text(line: &str) -> String {
+    log_line(line).into_iter().map(|span| span.text).collect()
+}
+
 /// Most text is, and needs no second look.
 fn is_harmless(text: &str) -> bool {
-    text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n' | b'\t'))
+    are_harmless(text.as_bytes())
+}
+
+pub(crate) fn are_harmless(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\n' | b'\t'))
 }
 
 #[derive(Default)]

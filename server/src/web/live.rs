@@ -22,8 +22,9 @@ use mergeyard_types::{RunId, State as Word, StepId, Timestamp};
 use serde::Serialize;
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
@@ -33,12 +34,17 @@ use super::{
     named,
 };
 use crate::{
+    logs::{Needle, Piece},
     api::problem::ProblemDocument,
     store::{RunPage, StepRow, WorkflowRow},
 };
 
 /// A step begins before its log does, and nobody says when it does.
 const TICK: Duration = Duration::from_secs(2);
+
+/// What is said within this time is told as one event: often enough that a reader sees lines
+/// run, seldom enough that a browser keeps up.
+const PACE: Duration = Duration::from_millis(30);
 
 /// Proxies hang up on a connection that says nothing for a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -66,6 +72,7 @@ pub(super) async fn run_events(
 ) -> Result<Response, ApiAnswer> {
     let run: RunId = named(&id)?;
     site.pages.store.run_page(run).await?.ok_or(Answer::NotFound)?;
+    let closing = site.pages.closing.clone();
     let watch = RunWatch {
         _permit: permit(&site)?,
         changes: site.pages.changes.subscribe(),
@@ -74,7 +81,7 @@ pub(super) async fn run_events(
         told: String::new(),
         ended: End::NotYet,
     };
-    Ok(events(stream::unfold(watch, |mut watch| async { watch.next().await.map(|event| (event, watch)) })))
+    Ok(events(closing, stream::unfold(watch, |mut watch| async { watch.next().await.map(|event| (event, watch)) })))
 }
 
 #[derive(Debug, Default, serde::Deserialize, utoipa::IntoParams)]
@@ -83,7 +90,7 @@ pub(super) async fn run_events(
 pub(super) struct LogQuery {
     /// `text` for plain text, as `Accept: text/plain` says it.
     format: Option<String>,
-    /// The offset to begin at; `Last-Event-ID` says it better.
+    /// The line to begin after; `Last-Event-ID` says it better.
     from: Option<u64>,
 }
 
@@ -116,17 +123,19 @@ pub(super) async fn step_log(
     if query.format.as_deref() == Some("text") || wants_text(&headers) {
         return Ok(whole_text(log, next));
     }
-    let watch = LogWatch { _permit: permit(&site)?, pages: site.pages, log, next, ended: End::NotYet };
-    Ok(events(stream::unfold(watch, |mut watch| async { watch.next().await.map(|event| (event, watch)) })))
+    let closing = site.pages.closing.clone();
+    let watch =
+        LogWatch { _permit: permit(&site)?, pages: site.pages, log, next, due: Instant::now(), ended: End::NotYet };
+    Ok(events(closing, stream::unfold(watch, |mut watch| async { watch.next().await.map(|event| (event, watch)) })))
 }
 
 fn permit(site: &Site) -> Result<OwnedSemaphorePermit, Answer> {
     Arc::clone(&site.streams).try_acquire_owned().map_err(|_| Answer::Busy)
 }
 
-fn events(stream: impl Stream<Item = Event> + Send + 'static) -> Response {
+fn events(closing: CancellationToken, stream: impl Stream<Item = Event> + Send + 'static) -> Response {
     use futures_util::StreamExt;
-    let stream = stream.map(Ok::<_, Infallible>);
+    let stream = stream.take_until(closing.cancelled_owned()).map(Ok::<_, Infallible>);
     let mut response = Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
     // Proxies that collect answers before they pass them on would stop the clock.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
@@ -145,12 +154,12 @@ fn wants_text(headers: &HeaderMap) -> bool {
 fn whole_text(log: StepLog, from: u64) -> Response {
     let text = stream::unfold(Some((log, from)), |place| async {
         let (log, from) = place?;
-        match log.piece(from).await {
+        match log.logs.read(log.run, log.step, from, usize::MAX).await {
             Ok(piece) if piece.next == from => None,
             Ok(piece) => {
                 let mut text = String::new();
                 for (_, line) in &piece.lines {
-                    text.extend(inert::log_line(&line.text).into_iter().map(|span| span.text));
+                    text.push_str(&inert::log_text(&line.text));
                     text.push('\n');
                 }
                 Some((Ok(Bytes::from(text)), Some((log, piece.next))))
@@ -216,7 +225,10 @@ struct LogWatch {
     _permit: OwnedSemaphorePermit,
     pages: Pages,
     log: StepLog,
+    /// The last line that was told.
     next: u64,
+    /// When the next event may go out.
+    due: Instant,
     ended: End,
 }
 
@@ -225,17 +237,24 @@ impl LogWatch {
         while self.ended == End::NotYet {
             let mut changes = self.pages.changes.subscribe();
             let growing = self.log.logs.follow(self.log.step);
-            let over = match self.pages.store.step(self.log.step).await {
-                Ok(step) => step.is_none_or(|step| step.state.is_final()) && growing.is_none(),
-                Err(error) => return lost(&error),
+            let over = match &growing {
+                Some(_) => false,
+                None => match self.pages.store.step(self.log.step).await {
+                    Ok(step) => step.is_none_or(|step| step.state.is_final()),
+                    Err(error) => return lost(&error),
+                },
             };
+            sleep_until(self.due).await;
             let piece = match self.log.piece(self.next).await {
                 Ok(piece) => piece,
                 Err(error) => return lost(&error),
             };
             if piece.next > self.next {
                 self.next = piece.next;
-                return Some(lines(&piece.lines, piece.next));
+                if piece.next == piece.total {
+                    self.due = Instant::now() + PACE;
+                }
+                return Some(lines(&piece));
             }
             match growing {
                 _ if over => self.ended = End::Due,
@@ -254,32 +273,42 @@ fn lost(error: &(dyn std::error::Error + 'static)) -> Option<Event> {
     None
 }
 
-fn lines(lines: &[(u64, LogLine)], next: u64) -> Event {
-    let lines: Vec<Line> = lines.iter().map(|(end, line)| Line::of(*end, line)).collect();
+fn lines(piece: &Piece) -> Event {
+    let lines: Vec<Line> =
+        piece.lines.iter().map(|(number, line)| Line::of(*number, line, None)).collect();
     let data = serde_json::to_string(&lines).unwrap_or_default();
-    Event::default().event("lines").id(next.to_string()).retry(RETRY).data(data)
+    Event::default().event("lines").id(piece.next.to_string()).retry(RETRY).data(data)
 }
 
 #[derive(Serialize)]
-struct Line {
+pub(super) struct Line {
+    /// Its number, from 1.
+    line: u64,
     at: Timestamp,
     stream: Origin,
     text: String,
-    /// The offset behind the line.
-    end: u64,
-    kind: &'static str,
+    /// Whether it announces a part of the step.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    section: bool,
     /// The text once more in pieces, where any of it has a style.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     spans: Vec<Span>,
 }
 
 impl Line {
-    fn of(end: u64, line: &LogLine) -> Self {
-        let spans = inert::log_line(&line.text);
+    pub(super) fn of(number: u64, line: &LogLine, needle: Option<&Needle>) -> Self {
+        let spans = log::spans(line, needle);
         let text = spans.iter().map(|span| span.text.as_str()).collect();
         let styled = spans.iter().any(|span| !span.style.is_empty());
         let spans = if styled { spans } else { Vec::new() };
-        Self { at: line.at, stream: line.stream, text, end, kind: log::kind(line), spans }
+        Self {
+            line: number,
+            at: line.at,
+            stream: line.stream,
+            text,
+            section: log::kind(line) == "note section",
+            spans,
+        }
     }
 }
 

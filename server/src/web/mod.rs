@@ -7,6 +7,7 @@
 mod assets;
 mod badge;
 mod deliveries;
+mod graph;
 mod images;
 pub(crate) mod inert;
 mod live;
@@ -14,6 +15,8 @@ mod log;
 mod overview;
 mod run;
 mod runs;
+mod step;
+mod waits;
 mod when;
 
 use std::{error::Error, sync::Arc};
@@ -32,6 +35,7 @@ use axum::{
 use mergeyard_registry::Registry;
 use mergeyard_types::Timestamp;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::{
@@ -52,6 +56,8 @@ pub struct Pages {
     pub about: Arc<About>,
     /// The registry inside this program, where there is one.
     pub registry: Option<Registry>,
+    /// Ends the streams, which would keep the listener from closing.
+    pub closing: CancellationToken,
 }
 
 /// What the pages say about the server itself.
@@ -71,29 +77,39 @@ pub struct Cause(pub Arc<dyn Error + Send + Sync>);
 /// of a log in memory; more than this are asked to come back.
 pub const MOST_STREAMS: usize = 500;
 
-/// Scripts and styles are files of this server and nothing else runs, loads, frames or
-/// submits, whatever gets past the escaping.
+/// Searches at the same time; others wait for their turn. Each keeps a processor busy.
+const MOST_SEARCHES: usize = 4;
+
+/// Scripts and styles are files of this server and nothing else runs, loads or frames, and forms
+/// ask nobody else, whatever gets past the escaping.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; \
-     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+     connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 pub fn router(pages: Pages) -> Router {
     Router::new()
         .route("/", get(overview::overview))
         .route("/runs", get(runs::runs))
         .route("/runs/{id}", get(run::run))
+        .route("/runs/{id}/steps/{step}", get(step::step))
         .route("/repos/{*name}", get(runs::repo))
         .route("/deliveries", get(deliveries::deliveries))
         .route("/deliveries/{guid}", get(deliveries::delivery))
         .route("/images", get(images::images))
         .route("/api/v1/runs/{id}/events", get(live::run_events))
         .route("/api/v1/steps/{id}/log", get(live::step_log))
+        .route("/api/v1/steps/{id}/lines", get(step::lines))
+        .route("/api/v1/steps/{id}/search", get(step::search))
         .route("/assets/{file}", get(assets::asset))
         .fallback(async || Answer::NotFound)
         .layer(header(CONTENT_SECURITY_POLICY, POLICY))
         .layer(header(X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(header(REFERRER_POLICY, "same-origin"))
         .layer(SetResponseHeaderLayer::if_not_present(CACHE_CONTROL, HeaderValue::from_static("no-cache")))
-        .with_state(Site { pages, streams: Arc::new(Semaphore::new(MOST_STREAMS)) })
+        .with_state(Site {
+            pages,
+            streams: Arc::new(Semaphore::new(MOST_STREAMS)),
+            searches: Arc::new(Semaphore::new(MOST_SEARCHES)),
+        })
 }
 
 /// What the API's document says of the two streams.
@@ -112,6 +128,7 @@ fn header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<Heade
 struct Site {
     pages: Pages,
     streams: Arc<Semaphore>,
+    searches: Arc<Semaphore>,
 }
 
 impl FromRef<Site> for Pages {

@@ -5,6 +5,8 @@ mod built;
 mod change;
 mod decide;
 mod event;
+mod flow;
+mod rerun;
 mod findings;
 mod gather;
 mod hostile;

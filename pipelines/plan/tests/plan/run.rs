@@ -8,6 +8,7 @@ use std::{
 use mergeyard_plan::{
     effect::{CommitStatus, Effect, StatusState},
     event::Forge,
+    rules::{StepRules, WorkflowRules},
     run::{MOST_CRASHES, Outcome, Report, Run, Step, Workflow, backoff},
 };
 use mergeyard_types::{CommitSha, RunId, State, StepId, Timestamp, WorkflowId};
@@ -19,7 +20,7 @@ const QUIET: [&str; 0] = [];
 #[test]
 fn a_good_run_waits_works_and_tells_what_it_published() {
     let mut run = run(&[1]);
-    assert_eq!(told(&run.announce()), ["pending image/a: waiting for a worker"]);
+    assert_eq!(told(&run.announce(NOW)), ["pending image/a: waiting for a worker"]);
     assert_eq!(told(&run.apply(started(1), NOW)), QUIET);
     assert_eq!((run.state, step(&run, 1).attempt, step(&run, 1).ready), (State::Running, 1, false));
 
@@ -163,10 +164,7 @@ fn steps_follow_one_another() {
     let failure = Outcome::Failure { message: "two tests failed".to_owned() };
     assert_eq!(told(&run.apply(finished(2, failure), NOW)), ["failure image/a: two tests failed"]);
     let third = step(&run, 3);
-    assert_eq!(
-        (third.state, third.why.as_deref()),
-        (State::Skipped, Some("an earlier step did not succeed"))
-    );
+    assert_eq!((third.state, third.why.as_deref()), (State::Skipped, Some("step `step 2` did not succeed")));
     assert_eq!((third.finished, ready(&run)), (Some(NOW), vec![false, false, false]));
 }
 
@@ -175,7 +173,7 @@ fn each_workflow_tells_its_own_end_and_the_run_ends_with_the_last() {
     let mut run = run(&[1, 1]);
     run.workflows[1].axis = None;
     assert_eq!(
-        told(&run.announce()),
+        told(&run.announce(NOW)),
         ["pending image/a: waiting for a worker", "pending image: waiting for a worker"]
     );
     run.apply(started(1), NOW);
@@ -208,7 +206,7 @@ fn what_its_plan_finished_is_told_when_the_run_begins() {
         run.workflows[at].why = Some(why.to_owned());
     }
     assert_eq!(
-        told(&run.announce()),
+        told(&run.announce(NOW)),
         [
             "success image/a: unchanged: clock:1",
             "failure image/b: raise service.version",
@@ -225,7 +223,7 @@ fn what_its_plan_finished_is_told_when_the_run_begins() {
 fn a_git_server_without_statuses_is_told_nothing() {
     let mut run = run(&[1]);
     run.forge = Forge::Git;
-    assert!(run.announce().is_empty());
+    assert!(run.announce(NOW).is_empty());
     assert!(run.apply(cancel("by ada"), NOW).is_empty());
     assert_eq!(run.state, State::Cancelled);
 }
@@ -253,7 +251,7 @@ fn the_state_of_a_run_is_that_of_its_parts() {
         for (workflow, state) in run.workflows.iter_mut().zip(parts) {
             workflow.state = *state;
         }
-        run.announce();
+        run.announce(NOW);
         assert_eq!(run.state, whole, "{parts:?}");
     }
 }
@@ -261,10 +259,10 @@ fn the_state_of_a_run_is_that_of_its_parts() {
 #[test]
 fn statuses_of_one_context_share_a_lane_and_never_a_key() {
     let mut run = run(&[1]);
-    let mut effects = run.announce();
+    let mut effects = run.announce(NOW);
     effects.extend(run.apply(cancel("by ada"), NOW));
     run.id = RunId(2);
-    effects.extend(run.announce());
+    effects.extend(run.announce(NOW));
     assert_eq!(effects.iter().map(Effect::key).collect::<BTreeSet<_>>().len(), 3);
     assert_eq!(effects.iter().map(Effect::lane).collect::<BTreeSet<_>>().len(), 1);
     assert_eq!(
@@ -281,7 +279,7 @@ proptest! {
         for workflow in run.workflows.iter_mut().filter(|workflow| workflow.steps.is_empty()) {
             workflow.state = State::Skipped;
         }
-        let mut effects = run.announce();
+        let mut effects = run.announce(NOW);
         for (tick, report) in reports.into_iter().enumerate() {
             let before = run.clone();
             effects.extend(run.apply(report, Timestamp(tick as i64)));
@@ -360,9 +358,11 @@ fn run(shape: &[usize]) -> Run {
         id: WorkflowId(id),
         name: "image".to_owned(),
         axis: Some(axis.to_string()),
+        rules: WorkflowRules::default(),
+        decided: false,
         state: State::Queued,
         why: None,
-        steps: ids.by_ref().take(*steps).enumerate().map(|(at, id)| waiting(id, at == 0)).collect(),
+        steps: ids.by_ref().take(*steps).enumerate().map(|(at, id)| waiting(id, at)).collect(),
     });
     Run {
         id: RunId(1),
@@ -372,17 +372,21 @@ fn run(shape: &[usize]) -> Run {
         event: "pull_request_merged".to_owned(),
         state: State::Queued,
         cancel: None,
+        approvals: Vec::new(),
         workflows: workflows.collect(),
     }
 }
 
-fn waiting(id: StepId, ready: bool) -> Step {
+fn waiting(id: StepId, at: usize) -> Step {
     Step {
         id,
         name: format!("step {id}"),
+        rules: StepRules { needs: at.checked_sub(1).into_iter().collect(), ..StepRules::default() },
+        decided: false,
         state: State::Queued,
         why: None,
-        ready,
+        ready: at == 0,
+        up: false,
         not_before: NOW,
         attempt: 0,
         retry: 3,

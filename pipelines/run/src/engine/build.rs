@@ -10,7 +10,6 @@ use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
     io,
-    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -27,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::{BuildSecret, Connection, Engine, EngineError, session::Session, vertex::Progress};
 use crate::{
     StepFault,
-    git::{Context, GitError},
+    git::Cause,
     log::{self, LogSink},
 };
 
@@ -249,26 +248,4 @@ fn with_query(docker: Docker, extra: String) -> Docker {
         }
         request
     })
-}
-
-/// Remembers why a context ended early.
-#[derive(Clone, Default)]
-struct Cause(Arc<Mutex<Option<GitError>>>);
-
-impl Cause {
-    fn watch<C>(&self, context: C) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static
-    where
-        C: Stream<Item = io::Result<Bytes>> + Send + 'static,
-    {
-        let seen = self.clone();
-        context.inspect(move |chunk| {
-            if let Some(cause) = chunk.as_ref().err().and_then(Context::cause) {
-                *seen.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause.clone());
-            }
-        })
-    }
-
-    fn take(&self) -> Option<StepFault> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().map(StepFault::from)
-    }
 }

@@ -51,7 +51,7 @@ impl EngineError {
         }
     }
 
-    /// A base image that did not come.
+    /// An image that did not come, to build on or to run.
     pub(super) fn into_pull_fault(self, image: &str) -> StepFault {
         let missing = [
             "not found",
@@ -65,13 +65,13 @@ impl EngineError {
         ];
         match self {
             EngineError::Refused { why, .. } if why.contains(HIDDEN_REFUSAL) => StepFault::Failure(format!(
-                "the base image `{image}` cannot be pulled: its registry does not have it, or not for us"
+                "the image `{image}` cannot be pulled: its registry does not have it, or not for us"
             )),
             EngineError::Refused { why, .. } if has_any(&why, &missing) && !is_infrastructure(&why) => {
-                StepFault::Failure(format!("the base image `{image}` cannot be pulled: {why}"))
+                StepFault::Failure(format!("the image `{image}` cannot be pulled: {why}"))
             }
             EngineError::Refused { why, .. } => {
-                StepFault::transient(format!("the base image `{image}` cannot be pulled now: {why}"))
+                StepFault::transient(format!("the image `{image}` cannot be pulled now: {why}"))
             }
             unreachable @ EngineError::Unreachable { .. } => unreachable.into(),
         }

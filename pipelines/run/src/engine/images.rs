@@ -10,21 +10,20 @@ use bollard::{
     errors::Error,
     query_parameters::{
         CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
-        PushImageOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptions,
-        RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+        PushImageOptionsBuilder, RemoveImageOptions, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
     },
 };
 use futures_util::StreamExt;
-use mergeyard_types::{Digest, ImageRef, RegistryHost, StepId, Timestamp};
+use mergeyard_types::{Digest, ImageRef, RegistryHost, Timestamp};
 
-use super::{BaseCredentials, Engine, EngineError, RegistryCredentials, docker_credentials};
+use super::{BaseCredentials, Engine, EngineError, Live, RegistryCredentials, docker_credentials};
 use crate::{StepFault, base_images::registry_of, log::LogSink};
 
 /// On every container of a step: which step it belongs to.
 pub(crate) const STEP_LABEL: &str = "mergeyard.step";
 
 /// On every container made here: whose it is, see [`Engine::owned_by`].
-pub(super) const OWNER_LABEL: &str = "mergeyard.owner";
+pub(crate) const OWNER_LABEL: &str = "mergeyard.owner";
 
 /// A younger image without a name may be one that a builder is about to name.
 const SETTLED: Duration = Duration::from_secs(600);
@@ -69,7 +68,12 @@ impl Engine {
         self.checked("tag an image", tagged).await.map_err(StepFault::from)
     }
 
-    async fn pull_base(&self, image: &str, all: &BaseCredentials, log: &LogSink) -> Result<(), StepFault> {
+    pub(crate) async fn pull_base(
+        &self,
+        image: &str,
+        all: &BaseCredentials,
+        log: &LogSink,
+    ) -> Result<(), StepFault> {
         let docker = self.docker().await?;
         let registry = registry_of(image);
         let credentials = all.get(registry).map(|c| docker_credentials(c, registry));
@@ -166,37 +170,10 @@ impl Engine {
         Ok(removed)
     }
 
-    /// Removes what a crash left: this owner's containers of steps that are not in `keep`, and
-    /// images that lost their name to a later build. Says how many things it removed.
-    pub async fn sweep(&self, keep: &[StepId]) -> Result<usize, EngineError> {
-        Ok(self.sweep_containers(keep).await? + self.sweep_images().await?)
-    }
-
-    async fn sweep_containers(&self, keep: &[StepId]) -> Result<usize, EngineError> {
-        let Some(owner) = &self.owner else { return Ok(0) };
-        let docker = self.docker().await?;
-        let keep: HashSet<String> = keep.iter().map(StepId::to_string).collect();
-        let ours = HashMap::from([("label", vec![STEP_LABEL.to_owned(), format!("{OWNER_LABEL}={owner}")])]);
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&ours).build();
-        let containers = self.checked("list containers", docker.list_containers(Some(options)).await).await?;
-        let mut removed = 0;
-        for container in containers {
-            let step = container.labels.as_ref().and_then(|labels| labels.get(STEP_LABEL));
-            let (Some(id), Some(step)) = (container.id, step) else { continue };
-            if keep.contains(step) {
-                continue;
-            }
-            let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-            match docker.remove_container(&id, Some(options)).await {
-                // 404: gone already; 409: being removed by somebody else.
-                Err(Error::DockerResponseServerError { status_code: 404 | 409, .. }) => {}
-                other => {
-                    self.checked("remove a container", other).await?;
-                    removed += 1;
-                }
-            }
-        }
-        Ok(removed)
+    /// Removes what a crash left: this owner's containers, networks and volumes that nothing in `live`
+    /// needs, and images that lost their name to a later build. Says how many things it removed.
+    pub async fn sweep(&self, live: &Live) -> Result<usize, EngineError> {
+        Ok(self.sweep_workflows(live).await? + self.sweep_images().await?)
     }
 
     async fn sweep_images(&self) -> Result<usize, EngineError> {

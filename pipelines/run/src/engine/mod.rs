@@ -10,6 +10,7 @@ mod images;
 mod registries;
 mod session;
 mod vertex;
+mod workflows;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -25,9 +26,11 @@ use tokio::sync::Mutex;
 pub use build::{BuildLimits, BuildNetwork, BuildSpec, Builder, BuiltImage};
 pub use containers::Service;
 pub use fault::EngineError;
-pub(crate) use images::TREE_LABEL;
+pub(crate) use images::{STEP_LABEL, TREE_LABEL};
 pub use registries::Reach;
 pub use session::BuildSecret;
+pub use workflows::Live;
+pub(crate) use workflows::{ATTEMPT_LABEL, CACHE_LABEL};
 
 use crate::engine_trust::CertsDir;
 
@@ -41,6 +44,8 @@ pub struct Engine {
     host: String,
     certs: CertsDir,
     owner: Option<String>,
+    /// What tells our networks, volumes and containers from those of others on this engine.
+    namespace: String,
     connection: Mutex<Option<Connection>>,
 }
 
@@ -74,6 +79,7 @@ impl Engine {
             host: host.to_owned(),
             certs: CertsDir::default(),
             owner: None,
+            namespace: uuid::Uuid::new_v4().simple().to_string(),
             connection: Mutex::new(None),
         }
     }
@@ -93,7 +99,8 @@ impl Engine {
     /// Marks what is made here as `owner`'s, so that several servers can share one engine: each
     /// sweeps only its own, and who is nobody sweeps no containers.
     pub fn owned_by(self, owner: impl Into<String>) -> Engine {
-        Engine { owner: Some(owner.into()), ..self }
+        let owner = owner.into();
+        Engine { namespace: owner.clone(), owner: Some(owner), ..self }
     }
 
     pub fn certs(&self) -> &CertsDir {
@@ -125,7 +132,7 @@ impl Engine {
         Ok(self.connection().await?.version.has_buildkit)
     }
 
-    async fn docker(&self) -> Result<Docker, EngineError> {
+    pub(crate) async fn docker(&self) -> Result<Docker, EngineError> {
         Ok(self.connection().await?.docker)
     }
 
@@ -142,14 +149,14 @@ impl Engine {
 
     /// Sorts an error, and forgets the connection when the engine is not there any more: the
     /// next one may be another version.
-    async fn checked<T>(&self, what: &str, result: Result<T, Error>) -> Result<T, EngineError> {
+    pub(crate) async fn checked<T>(&self, what: &str, result: Result<T, Error>) -> Result<T, EngineError> {
         match result {
             Ok(value) => Ok(value),
             Err(e) => Err(self.error(what, &e).await),
         }
     }
 
-    async fn error(&self, what: &str, error: &Error) -> EngineError {
+    pub(crate) async fn error(&self, what: &str, error: &Error) -> EngineError {
         let error = EngineError::from_bollard(&self.host, what, error);
         if matches!(error, EngineError::Unreachable { .. }) {
             *self.connection.lock().await = None;

@@ -5,16 +5,18 @@
 use std::{
     io::{self, Write},
     pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
     task::{self, Poll},
 };
 
 use bytes::{Bytes, BytesMut};
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use git2::{ObjectType, Repository, TreeEntry};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Commit, GitError, commit::is_symlink, ignore::Ignore};
+use crate::StepFault;
 
 const CHUNK: usize = 64 * 1024;
 
@@ -28,16 +30,21 @@ pub struct Context {
 
 impl Context {
     pub(super) fn start(commit: Commit, folder: String, cancel: CancellationToken) -> Self {
-        let (sender, chunks) = mpsc::channel(CHUNKS_IN_FLIGHT);
-        tokio::task::spawn_blocking(move || {
-            let out = Chunks { sender: sender.clone(), chunk: BytesMut::new() };
-            if let Err(e) = archive(&commit, &folder, out, &cancel) {
-                // Nobody is left to tell when the receiver is gone.
-                let _ = sender.blocking_send(Err(e));
-            }
-        });
-        Self { chunks }
+        stream_of(move |out| archive(&commit, &folder, out, &cancel))
     }
+}
+
+/// What `make` writes, made on a thread that may block.
+pub(super) fn stream_of(make: impl FnOnce(Chunks) -> io::Result<()> + Send + 'static) -> Context {
+    let (sender, chunks) = mpsc::channel(CHUNKS_IN_FLIGHT);
+    tokio::task::spawn_blocking(move || {
+        let out = Chunks { sender: sender.clone(), chunk: BytesMut::new() };
+        if let Err(e) = make(out) {
+            // Nobody is left to tell when the receiver is gone.
+            let _ = sender.blocking_send(Err(e));
+        }
+    });
+    Context { chunks }
 }
 
 impl Stream for Context {
@@ -75,15 +82,15 @@ fn archive(commit: &Commit, folder: &str, out: Chunks, cancel: &CancellationToke
     out.flush()
 }
 
-struct Archive<'a> {
-    tar: tar::Builder<Chunks>,
-    mtime: u64,
-    commit: &'a Commit,
-    git: &'a Repository,
+pub(super) struct Archive<'a> {
+    pub(super) tar: tar::Builder<Chunks>,
+    pub(super) mtime: u64,
+    pub(super) commit: &'a Commit,
+    pub(super) git: &'a Repository,
 }
 
 impl Archive<'_> {
-    fn append(&mut self, path: &str, entry: &TreeEntry<'_>) -> Result<(), GitError> {
+    pub(super) fn append(&mut self, path: &str, entry: &TreeEntry<'_>) -> Result<(), GitError> {
         let mut header = tar::Header::new_gnu();
         header.set_mtime(self.mtime);
         let written = match entry.kind() {
@@ -144,7 +151,7 @@ fn small_blob(commit: &Commit, git: &Repository, entry: &TreeEntry<'_>) -> Resul
 }
 
 /// Carries the cause through the stream's error type; [`Context::cause`] gets it back.
-fn other(error: GitError) -> io::Error {
+pub(super) fn other(error: GitError) -> io::Error {
     io::Error::other(error)
 }
 
@@ -155,8 +162,30 @@ impl Context {
     }
 }
 
+/// Remembers why a context ended early.
+#[derive(Clone, Default)]
+pub(crate) struct Cause(Arc<Mutex<Option<GitError>>>);
+
+impl Cause {
+    pub(crate) fn watch<C>(&self, context: C) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static
+    where
+        C: Stream<Item = io::Result<Bytes>> + Send + 'static,
+    {
+        let seen = self.clone();
+        context.inspect(move |chunk| {
+            if let Some(cause) = chunk.as_ref().err().and_then(Context::cause) {
+                *seen.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause.clone());
+            }
+        })
+    }
+
+    pub(crate) fn take(&self) -> Option<StepFault> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().map(StepFault::from)
+    }
+}
+
 /// Collects small writes into chunks and waits when the engine is slow.
-struct Chunks {
+pub struct Chunks {
     sender: mpsc::Sender<io::Result<Bytes>>,
     chunk: BytesMut,
 }

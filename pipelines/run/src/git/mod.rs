@@ -5,6 +5,7 @@
 //! libgit2 reads from it. Files are read out of the object database, so nothing in a commit
 //! can be executed or followed: not a hook, a filter, a submodule or a symbolic link.
 
+mod checkout;
 mod commit;
 mod complaint;
 mod context;
@@ -26,8 +27,10 @@ use std::{
 use mergeyard_types::{CommitSha, GitRef, RepoName};
 use tokio_util::sync::CancellationToken;
 
+pub use checkout::{Checkout, CheckoutSpec};
 pub use commit::{Commit, Entry, ImageFolder};
-pub use context::Context;
+pub(crate) use context::Cause;
+pub use context::{Chunks, Context};
 pub use error::GitError;
 pub use history::Made;
 pub use remote::{Remote, RemoteUrl, RemoteUrlError};

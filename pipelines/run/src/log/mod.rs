@@ -59,6 +59,8 @@ struct Inner {
     max_bytes: u64,
     bytes: AtomicU64,
     cut: AtomicBool,
+    /// Program lines that are kept already and come once more.
+    again: AtomicU64,
     stdout: Mutex<Framer>,
     stderr: Mutex<Framer>,
 }
@@ -74,6 +76,7 @@ impl LogSink {
             max_bytes,
             bytes: AtomicU64::new(0),
             cut: AtomicBool::new(false),
+            again: AtomicU64::new(0),
         };
         (LogSink { inner: Arc::new(inner) }, receiver)
     }
@@ -83,10 +86,16 @@ impl LogSink {
         self.inner.masker.mask(text)
     }
 
+    /// The next `lines` lines of the program are kept already: its output comes again from the
+    /// beginning. They count towards the cap as they did the first time.
+    pub fn skip(&self, lines: u64) {
+        self.inner.again.store(lines, Ordering::Relaxed);
+    }
+
     /// One or more lines in mergeyard's own voice.
     pub async fn note(&self, text: &str) {
         for line in self.mask(text).lines() {
-            self.send(Stream::Note, line.to_owned()).await;
+            self.send(Timestamp::now(), Stream::Note, line.to_owned()).await;
         }
     }
 
@@ -100,6 +109,11 @@ impl LogSink {
     /// Output of a program, cut anywhere. A trailing piece without a newline, or one that
     /// might be the beginning of a secret, waits for the next call or for [`LogSink::flush`].
     pub async fn raw(&self, stream: Stream, bytes: &[u8]) {
+        self.raw_at(Timestamp::now(), stream, bytes).await;
+    }
+
+    /// As [`LogSink::raw`], for output whose time is known.
+    pub async fn raw_at(&self, at: Timestamp, stream: Stream, bytes: &[u8]) {
         let framer = match stream {
             Stream::Stdout => &self.inner.stdout,
             Stream::Stderr => &self.inner.stderr,
@@ -107,14 +121,14 @@ impl LogSink {
         };
         let mut framer = framer.lock().await;
         let lines = framer.push(bytes);
-        self.send_raw(stream, lines).await;
+        self.send_raw(at, stream, lines).await;
     }
 
     /// Sends what [`LogSink::raw`] still holds back.
     pub async fn flush(&self) {
         for (stream, framer) in [(Stream::Stdout, &self.inner.stdout), (Stream::Stderr, &self.inner.stderr)] {
             let lines = framer.lock().await.finish();
-            self.send_raw(stream, lines).await;
+            self.send_raw(Timestamp::now(), stream, lines).await;
         }
     }
 
@@ -124,11 +138,16 @@ impl LogSink {
         LogWriter { framer: Framer::new(&self.inner.masker, &prefix.into()), log: self.clone(), stream }
     }
 
-    async fn send_raw(&self, stream: Stream, lines: Vec<String>) {
+    async fn send_raw(&self, at: Timestamp, stream: Stream, lines: Vec<String>) {
         for text in lines {
             let size = text.len() as u64 + 1;
-            if self.inner.bytes.fetch_add(size, Ordering::Relaxed) + size <= self.inner.max_bytes {
-                self.send(stream, text).await;
+            let fits = self.inner.bytes.fetch_add(size, Ordering::Relaxed) + size <= self.inner.max_bytes;
+            // It counted for the cap then, and counts for it again.
+            if self.is_kept_already() {
+                continue;
+            }
+            if fits {
+                self.send(at, stream, text).await;
             } else if !self.inner.cut.swap(true, Ordering::Relaxed) {
                 let mib = self.inner.max_bytes as f64 / (1024.0 * 1024.0);
                 self.note(&format!("-- log cut here: it is longer than {mib} MiB, the rest is not kept"))
@@ -137,9 +156,14 @@ impl LogSink {
         }
     }
 
-    async fn send(&self, stream: Stream, text: String) {
+    fn is_kept_already(&self) -> bool {
+        let one_less = |left: u64| left.checked_sub(1);
+        self.inner.again.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
+    }
+
+    async fn send(&self, at: Timestamp, stream: Stream, text: String) {
         // A keeper that is gone has given the step up; there is nobody left to tell.
-        let _ = self.inner.lines.send(LogLine { at: Timestamp::now(), stream, text }).await;
+        let _ = self.inner.lines.send(LogLine { at, stream, text }).await;
     }
 }
 
@@ -153,12 +177,12 @@ pub struct LogWriter {
 impl LogWriter {
     pub async fn write(&mut self, bytes: &[u8]) {
         let lines = self.framer.push(bytes);
-        self.log.send_raw(self.stream, lines).await;
+        self.log.send_raw(Timestamp::now(), self.stream, lines).await;
     }
 
     pub async fn finish(mut self) {
         let lines = self.framer.finish();
-        self.log.send_raw(self.stream, lines).await;
+        self.log.send_raw(Timestamp::now(), self.stream, lines).await;
     }
 }
 
@@ -297,6 +321,20 @@ mod tests {
         assert_eq!(lines.iter().filter(|(s, _)| *s == Stream::Stdout).count(), 2);
         assert_eq!(lines.iter().filter(|(_, t)| t.contains("log cut here")).count(), 1);
         assert_eq!(lines.last().unwrap().1, "still heard");
+    }
+
+    #[tokio::test]
+    async fn output_that_comes_again_is_told_from_where_it_was_kept() {
+        let (log, lines) = LogSink::channel(Masker::default(), DEFAULT_LOG_BYTES);
+        log.skip(3);
+        log.note("found again").await;
+        for (stream, chunk) in [(Stream::Stdout, "a\nb"), (Stream::Stderr, "x\n"), (Stream::Stdout, "\nc\n")]
+        {
+            log.raw_at(Timestamp(7), stream, chunk.as_bytes()).await;
+        }
+        drop(log);
+        let told = [(Stream::Note, "found again"), (Stream::Stdout, "c")];
+        assert_eq!(all(lines).await, told.map(|(stream, text)| (stream, text.to_owned())));
     }
 
     #[tokio::test]

@@ -8,9 +8,19 @@ ALTER TABLE runs ADD COLUMN fork INTEGER NOT NULL DEFAULT 0;        -- a pull re
 CREATE INDEX runs_last ON runs(known_as, id);
 
 ALTER TABLE workflows ADD COLUMN rules TEXT NOT NULL DEFAULT '{}';  -- JSON: WorkflowRules
+ALTER TABLE workflows ADD COLUMN decided INTEGER NOT NULL DEFAULT 0; -- its state is the plan's
+ALTER TABLE workflows ADD COLUMN concurrency TEXT;                  -- repository and group, of those that share a limit
+CREATE INDEX workflows_open ON workflows(concurrency, id) WHERE state IN ('queued', 'running', 'blocked');
+UPDATE workflows SET decided = 1 WHERE NOT EXISTS
+  (SELECT 1 FROM steps s WHERE s.run = workflows.run AND s.workflow = workflows.id);
 
 ALTER TABLE steps ADD COLUMN rules TEXT NOT NULL DEFAULT '{}';      -- JSON: StepRules
+ALTER TABLE steps ADD COLUMN decided INTEGER NOT NULL DEFAULT 0;    -- its state is the plan's
 ALTER TABLE steps ADD COLUMN up INTEGER NOT NULL DEFAULT 0;         -- detached, and others may rely on it
+-- In version 1 each step followed the one before it, and no rule said so.
+UPDATE steps SET rules = json_object('needs', json_array(
+    (SELECT count(*) - 1 FROM steps o WHERE o.run = steps.run AND o.workflow = steps.workflow AND o.id < steps.id)))
+  WHERE EXISTS (SELECT 1 FROM steps o WHERE o.run = steps.run AND o.workflow = steps.workflow AND o.id < steps.id);
 
 -- A question to a person, about one workflow or step of one run, and so about one commit.
 CREATE TABLE approvals (

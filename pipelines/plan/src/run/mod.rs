@@ -1,8 +1,18 @@
 //! The life of a run: what its steps report, turned into states and effects.
 //!
 //! [`Run::apply`] is the one place where a step changes its state and where a run is
-//! completed. It touches nothing outside itself; the caller stores the new states and the
-//! returned effects in one transaction.
+//! completed. It touches nothing outside itself; the caller stores the new states, the
+//! questions it asks and the returned effects in one transaction.
+//!
+//! | file       | its subject                                                     |
+//! | ---------- | --------------------------------------------------------------- |
+//! | `flow.rs`  | what may start now, what waits and for what, what never will    |
+//! | `step.rs`  | what a report does to the one step it is about                  |
+//! | `rerun.rs` | which steps of a finished run another run of it need not repeat |
+
+mod flow;
+mod rerun;
+mod step;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,7 +21,11 @@ use mergeyard_types::{CommitSha, RepoName, RunId, State, StepId, Timestamp, Work
 use crate::{
     effect::{CommitStatus, Effect, StatusState},
     event::Forge,
+    rules::{StepRules, WorkflowRules},
 };
+
+pub use flow::WAITS_FOR_A_PLACE;
+pub use rerun::{Rerun, kept, renumber};
 
 /// A step whose server died this often while running it is suspected of killing it, and
 /// is not run again: one poisonous step must not keep the yard from working.
@@ -27,6 +41,8 @@ pub struct Run {
     pub state: State,
     /// Set once somebody asked for the run to stop, with their reason.
     pub cancel: Option<String>,
+    /// What people were asked, and what they said. They belong to this run and so to one commit.
+    pub approvals: Vec<Approval>,
     pub workflows: Vec<Workflow>,
 }
 
@@ -35,9 +51,12 @@ pub struct Workflow {
     pub id: WorkflowId,
     pub name: String,
     pub axis: Option<String>,
+    pub rules: WorkflowRules,
+    /// Its state is the plan's, and nothing will change it.
+    pub decided: bool,
     pub state: State,
     pub why: Option<String>,
-    /// In order: a step starts when the one before it succeeded.
+    /// In the order of the plan, which is what the steps' needs count in.
     pub steps: Vec<Step>,
 }
 
@@ -45,10 +64,15 @@ pub struct Workflow {
 pub struct Step {
     pub id: StepId,
     pub name: String,
+    pub rules: StepRules,
+    /// Its state is the plan's, and nothing will change it.
+    pub decided: bool,
     pub state: State,
     pub why: Option<String>,
     /// Whether nothing but a worker is missing.
     pub ready: bool,
+    /// Detached, and others may rely on it. Stays so after its end.
+    pub up: bool,
     pub not_before: Timestamp,
     /// How often it was started.
     pub attempt: u32,
@@ -60,9 +84,38 @@ pub struct Step {
     pub outputs: BTreeMap<String, String>,
 }
 
+/// A question to a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approval {
+    pub scope: Scope,
+    /// The gate's name; for a whole run the reason why it waits.
+    pub gate: String,
+    pub answer: Option<Answer>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    pub approved: bool,
+    /// The token's name, or the command line's user.
+    pub who: String,
+}
+
+/// What cannot start before somebody answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// All of it, which is how pull requests from forks wait.
+    Run,
+    Workflow(WorkflowId),
+    Step(StepId),
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
     Started {
+        step: StepId,
+    },
+    /// A detached step says that others may rely on it.
+    Ready {
         step: StepId,
     },
     Finished {
@@ -76,6 +129,11 @@ pub enum Report {
     /// Whoever ran the step has to go, and said so; somebody else starts it again.
     HandedOver {
         step: StepId,
+    },
+    /// Somebody answered a question that is open.
+    Answer {
+        scope: Scope,
+        answer: Answer,
     },
     Cancel {
         why: String,
@@ -110,42 +168,24 @@ pub fn backoff(attempt: u32) -> Duration {
 
 impl Run {
     /// What a new run has to tell: it waits, or it was finished by its plan.
-    pub fn announce(&mut self) -> Vec<Effect> {
-        for workflow in &mut self.workflows {
-            workflow.settle();
-        }
-        self.settle();
+    pub fn announce(&mut self, now: Timestamp) -> Vec<Effect> {
+        self.go_on(now);
         self.workflows.iter().filter_map(|workflow| self.status(workflow)).collect()
     }
 
+    /// Takes in what happened. Reports that cannot be about this run as it is, because they come
+    /// twice or too late, change nothing.
     pub fn apply(&mut self, report: Report, now: Timestamp) -> Vec<Effect> {
         let before: Vec<State> = self.workflows.iter().map(|workflow| workflow.state).collect();
-        match report {
-            Report::Cancel { why } => self.cancel(why, now),
-            Report::Started { step } => self.change(step, |step, _| {
-                step.state = State::Running;
-                step.ready = false;
-                step.attempt += 1;
-                step.started.get_or_insert(now);
-                step.why = None;
-            }),
-            Report::Finished { step, outcome } => {
-                self.change(step, |step, cancel| step.finish(outcome, cancel, now));
-            }
-            Report::Lost { step } => self.change(step, |step, cancel| step.lose(cancel, now)),
-            Report::HandedOver { step } => self.change(step, |step, cancel| step.again(cancel, now)),
-        }
-        for workflow in &mut self.workflows {
-            workflow.go_on(now);
-            workflow.settle();
-        }
-        self.settle();
-        let finished =
-            |(workflow, before): &(&Workflow, State)| workflow.state.is_final() && !before.is_final();
+        self.take_in(report, now);
+        self.go_on(now);
+        let is_news = |(workflow, before): &(&Workflow, State)| {
+            workflow.state != *before && (workflow.state.is_final() || workflow.state == State::Blocked)
+        };
         self.workflows
             .iter()
             .zip(before)
-            .filter(finished)
+            .filter(is_news)
             .filter_map(|(workflow, _)| self.status(workflow))
             .collect()
     }
@@ -154,12 +194,55 @@ impl Run {
         self.workflows.iter().flat_map(|workflow| &workflow.steps).find(|step| step.id == id)
     }
 
-    fn change(&mut self, id: StepId, change: impl FnOnce(&mut Step, Option<&str>)) {
-        let cancel = self.cancel.as_deref();
-        let step = self.workflows.iter_mut().flat_map(|w| &mut w.steps).find(|step| step.id == id);
-        if let Some(step) = step.filter(|step| !step.state.is_final()) {
-            change(step, cancel);
+    pub fn approval(&self, scope: Scope) -> Option<&Approval> {
+        self.approvals.iter().find(|approval| approval.scope == scope)
+    }
+
+    /// The workflow a step belongs to.
+    pub fn workflow_of(&self, id: StepId) -> Option<&Workflow> {
+        self.workflows.iter().find(|workflow| workflow.steps.iter().any(|step| step.id == id))
+    }
+
+    fn take_in(&mut self, report: Report, now: Timestamp) {
+        let cancel = self.cancel.clone();
+        let cancel = cancel.as_deref();
+        match report {
+            Report::Cancel { why } => self.cancel(why, now),
+            Report::Answer { scope, answer } => self.answer(scope, answer, now),
+            Report::Started { step } => {
+                if let Some(step) = self.step_mut(step).filter(|step| step.ready) {
+                    step.start(now);
+                }
+            }
+            Report::Ready { step } => {
+                if let Some(step) = self.running(step) {
+                    step.up |= step.rules.detached;
+                }
+            }
+            Report::Finished { step, outcome } => {
+                if let Some(step) = self.running(step) {
+                    step.finish(outcome, cancel, now);
+                }
+            }
+            Report::Lost { step } => {
+                if let Some(step) = self.running(step) {
+                    step.lose(cancel, now);
+                }
+            }
+            Report::HandedOver { step } => {
+                if let Some(step) = self.running(step) {
+                    step.again(cancel, now);
+                }
+            }
         }
+    }
+
+    fn step_mut(&mut self, id: StepId) -> Option<&mut Step> {
+        self.workflows.iter_mut().flat_map(|workflow| &mut workflow.steps).find(|step| step.id == id)
+    }
+
+    fn running(&mut self, id: StepId) -> Option<&mut Step> {
+        self.step_mut(id).filter(|step| step.state == State::Running)
     }
 
     fn cancel(&mut self, why: String, now: Timestamp) {
@@ -174,8 +257,13 @@ impl Run {
         self.cancel.get_or_insert(why);
     }
 
-    fn settle(&mut self) {
-        self.state = worst(self.workflows.iter().map(|workflow| workflow.state));
+    fn answer(&mut self, scope: Scope, answer: Answer, now: Timestamp) {
+        let open = |approval: &&mut Approval| approval.scope == scope && approval.answer.is_none();
+        let Some(approval) = self.approvals.iter_mut().find(open) else { return };
+        approval.answer = Some(answer.clone());
+        if scope == Scope::Run && !answer.approved {
+            self.cancel(format!("rejected by {}", answer.who), now);
+        }
     }
 
     fn status(&self, workflow: &Workflow) -> Option<Effect> {
@@ -215,86 +303,6 @@ impl Workflow {
             }
             other => other.as_str().to_owned(),
         }
-    }
-
-    /// Makes the next step ready, or skips the rest when a step did not succeed.
-    fn go_on(&mut self, now: Timestamp) {
-        let mut open = true;
-        let mut broken = false;
-        for step in &mut self.steps {
-            if broken && !step.state.is_final() {
-                step.end(State::Skipped, Some("an earlier step did not succeed".to_owned()), now);
-            }
-            step.ready = open && step.state == State::Queued;
-            open &= step.state == State::Success;
-            broken |= step.state.is_final() && step.state != State::Success;
-        }
-    }
-
-    /// A workflow without steps was finished by its plan and keeps that state.
-    fn settle(&mut self) {
-        if self.steps.is_empty() {
-            return;
-        }
-        self.state = worst(self.steps.iter().map(|step| step.state));
-        let telling = self.steps.iter().find(|step| step.state == self.state && step.why.is_some());
-        self.why = telling.and_then(|step| step.why.clone());
-    }
-}
-
-impl Step {
-    fn end(&mut self, state: State, why: Option<String>, now: Timestamp) {
-        self.state = state;
-        self.why = why;
-        self.ready = false;
-        self.finished = Some(now);
-    }
-
-    fn finish(&mut self, outcome: Outcome, cancel: Option<&str>, now: Timestamp) {
-        match outcome {
-            Outcome::Success { outputs } => {
-                self.outputs = outputs;
-                self.end(State::Success, None, now);
-            }
-            Outcome::Failure { message } => self.end(State::Failure, Some(message), now),
-            Outcome::Cancelled => {
-                let why = cancel.unwrap_or("cancelled").to_owned();
-                self.end(State::Cancelled, Some(why), now);
-            }
-            Outcome::Error { .. } if cancel.is_some() => {
-                self.end(State::Cancelled, cancel.map(str::to_owned), now);
-            }
-            Outcome::Error { message, retry } if retry && self.attempt <= self.retry => {
-                self.state = State::Queued;
-                self.not_before = now.plus(backoff(self.attempt));
-                self.why = Some(format!("attempt {} of {}: {message}", self.attempt, self.retry + 1));
-            }
-            Outcome::Error { message, .. } => self.end(State::Error, Some(message), now),
-        }
-    }
-
-    fn lose(&mut self, cancel: Option<&str>, now: Timestamp) {
-        self.crashes += 1;
-        if cancel.is_none() && self.crashes >= MOST_CRASHES {
-            let why = format!(
-                "the server died {} times while running this step, so it is not run again",
-                self.crashes
-            );
-            self.end(State::Error, Some(why), now);
-        } else {
-            self.again(cancel, now);
-        }
-    }
-
-    fn again(&mut self, cancel: Option<&str>, now: Timestamp) {
-        if let Some(why) = cancel {
-            return self.end(State::Cancelled, Some(why.to_owned()), now);
-        }
-        self.state = State::Queued;
-        self.not_before = now;
-        self.why = Some("the server stopped while running this step; it starts again".to_owned());
-        // The attempt was not the step's own fault, so it does not use up a retry.
-        self.attempt = self.attempt.saturating_sub(1);
     }
 }
 

@@ -1,0 +1,158 @@
+//! A container from its start to its end: what it says, as it says it, and how it ended.
+
+use std::{collections::HashMap, time::Duration};
+
+use bollard::{
+    container::LogOutput,
+    errors::Error,
+    models::{ContainerWaitResponse, EventMessage},
+    query_parameters::{EventsOptionsBuilder, LogsOptionsBuilder, WaitContainerOptionsBuilder},
+};
+use futures_util::{Stream as Frames, StreamExt};
+use mergeyard_types::Timestamp;
+
+use super::script::{Epilogue, Told};
+use crate::{
+    StepFault,
+    engine::Engine,
+    log::{LogSink, Stream},
+};
+
+/// After its end a container has nothing more to say; an engine that does not end its log within
+/// this never will.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// What the engine's file spends on each piece of output besides the text.
+const BYTES_PER_RECORD: u64 = 80;
+
+/// How the init process says that there is no program to start.
+const NO_PROGRAM: &[u8] = b"[FATAL tini";
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Exited {
+        code: i64,
+        no_program: bool,
+        /// What its script told at its end.
+        told: Option<Told>,
+    },
+    /// It said more than it may.
+    TooMuch,
+    /// Somebody removed it.
+    Removed,
+}
+
+/// Reads a container's output from its beginning and returns when it has ended.
+pub(super) async fn follow(
+    engine: &Engine,
+    container: &str,
+    epilogue: &Epilogue,
+    most_bytes: u64,
+    log: &LogSink,
+) -> Result<End, StepFault> {
+    let docker = engine.docker().await?;
+    let died = HashMap::from([("container", vec![container]), ("event", vec!["die"])]);
+    let mut deaths = docker.events(Some(EventsOptionsBuilder::new().filters(&died).build()));
+    let options = LogsOptionsBuilder::new().follow(true).stdout(true).stderr(true).timestamps(true).build();
+    let mut frames = docker.logs(container, Some(options));
+    let options = WaitContainerOptionsBuilder::new().condition("not-running").build();
+    let mut waiting = docker.wait_container(container, Some(options));
+    let mut output = Output { log, epilogue, most_bytes, bytes: 0, no_program: false, told: None };
+    let (mut code, mut silent, mut no_events) = (None, false, false);
+    loop {
+        if let Some(code) = code.filter(|_| silent || output.told.is_some()) {
+            return Ok(End::Exited { code, no_program: output.no_program, told: output.told });
+        }
+        tokio::select! {
+            event = deaths.next(), if !no_events && code.is_none() => match event.map(|event| event.ok().and_then(death)) {
+                Some(Some(exit)) => code = Some(exit),
+                // Waiting tells it as well, a little later.
+                _ => no_events = true,
+            },
+            frame = frames.next(), if !silent => match frame {
+                Some(Ok(frame)) => {
+                    if !output.take(frame).await {
+                        return Ok(End::TooMuch);
+                    }
+                }
+                Some(Err(Error::DockerResponseServerError { status_code: 404 | 409, .. })) => return Ok(End::Removed),
+                Some(Err(e)) => return Err(engine.error("read a container's log", &e).await.into()),
+                None => silent = true,
+            },
+            exit = exit_code(engine, &mut waiting), if code.is_none() => match exit? {
+                Some(exit) => code = Some(exit),
+                None => return Ok(End::Removed),
+            },
+            () = tokio::time::sleep(LAST_WORDS), if code.is_some() => silent = true,
+        }
+    }
+}
+
+/// The exit code in an event about a container's end.
+fn death(event: EventMessage) -> Option<i64> {
+    event.actor?.attributes?.get("exitCode")?.parse().ok()
+}
+
+/// `None` when there is no such container any more.
+async fn exit_code<W>(engine: &Engine, waiting: &mut W) -> Result<Option<i64>, StepFault>
+where
+    W: Frames<Item = Result<ContainerWaitResponse, Error>> + Unpin,
+{
+    match waiting.next().await {
+        Some(Ok(exit)) => Ok(Some(exit.status_code)),
+        Some(Err(Error::DockerContainerWaitError { code, .. })) => Ok(Some(code)),
+        Some(Err(Error::DockerResponseServerError { status_code: 404, .. })) => Ok(None),
+        Some(Err(e)) => Err(engine.error("wait for a container", &e).await.into()),
+        None => Err(StepFault::transient("the engine stopped while the container ran")),
+    }
+}
+
+struct Output<'a> {
+    log: &'a LogSink,
+    epilogue: &'a Epilogue,
+    most_bytes: u64,
+    bytes: u64,
+    no_program: bool,
+    told: Option<Told>,
+}
+
+impl Output<'_> {
+    /// False when it was too much.
+    async fn take(&mut self, frame: LogOutput) -> bool {
+        let (stream, bytes) = match frame {
+            LogOutput::StdErr { message } => (Stream::Stderr, message),
+            LogOutput::StdOut { message } | LogOutput::Console { message } => (Stream::Stdout, message),
+            LogOutput::StdIn { .. } => return true,
+        };
+        let (at, mut text) = stamped(&bytes);
+        if let Some((before, told)) = self.epilogue.strip(text) {
+            text = before;
+            self.told = Some(told);
+        }
+        self.no_program |= text.starts_with(NO_PROGRAM);
+        self.log.raw_at(at, stream, text).await;
+        self.bytes += text.len() as u64 + BYTES_PER_RECORD;
+        self.bytes <= self.most_bytes
+    }
+}
+
+/// The time that the engine puts before each piece of output, and the piece.
+fn stamped(bytes: &[u8]) -> (Timestamp, &[u8]) {
+    let parsed = bytes.iter().position(|byte| *byte == b' ').and_then(|space| {
+        let time: jiff::Timestamp = std::str::from_utf8(&bytes[..space]).ok()?.parse().ok()?;
+        Some((Timestamp(time.as_millisecond()), &bytes[space + 1..]))
+    });
+    parsed.unwrap_or_else(|| (Timestamp::now(), bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_of_output_comes_with_its_time() {
+        let (at, text) = stamped(b"2026-11-21T15:52:21.123456789Z  two words\n");
+        assert_eq!((at, text), (Timestamp(1_795_276_341_123), b" two words\n".as_slice()));
+        assert_eq!(stamped(b"no time").1, b"no time");
+    }
+}

@@ -1,0 +1,182 @@
+//! What waits for what, as a picture: the steps of a workflow in columns, each to the right of
+//! everything it needs, with lines between. The same steps always make the same picture.
+
+use std::fmt::Write;
+
+use askama::filters::{Escaper, Safe};
+use mergeyard_types::State;
+
+use super::{badge::Badge, inert::Inert};
+
+/// More than this is a thicket, and the list says the same.
+const MOST_NODES: usize = 60;
+
+/// Measures of the picture, in its own units.
+const WIDTH: usize = 168;
+const HEIGHT: usize = 34;
+const ACROSS: usize = 44;
+const DOWN: usize = 12;
+const MARGIN: usize = 4;
+
+/// Letters that fit into a node.
+const LETTERS: usize = 17;
+
+pub(super) struct Node {
+    pub(super) name: String,
+    pub(super) state: State,
+    /// An address on this page, made of letters and digits.
+    pub(super) target: String,
+    /// Positions of the nodes that come first.
+    pub(super) needs: Vec<usize>,
+}
+
+/// The positions in an order in which everything comes after what it needs and otherwise as it
+/// was written. What needs itself in a circle comes last.
+pub(super) fn order(needs: &[&[usize]]) -> Vec<usize> {
+    let mut done = vec![false; needs.len()];
+    let mut order = Vec::with_capacity(needs.len());
+    while order.len() < needs.len() {
+        let met = |need: &usize| done.get(*need).is_none_or(|done| *done);
+        let open = |at: &usize| done.get(*at) == Some(&false);
+        let next = (0..needs.len()).filter(open).find(|at| needs[*at].iter().all(met));
+        let Some(next) = next.or_else(|| (0..needs.len()).find(open)) else { break };
+        done[next] = true;
+        order.push(next);
+    }
+    order
+}
+
+/// `None` when there is nothing to see: a chain, or a thicket.
+pub(super) fn picture(nodes: &[Node]) -> Option<Safe<String>> {
+    let is_chain = nodes.iter().enumerate().all(|(at, node)| match at {
+        0 => node.needs.is_empty(),
+        at => node.needs == [at - 1],
+    });
+    if is_chain || nodes.len() > MOST_NODES || nodes.iter().all(|node| node.needs.is_empty()) {
+        return None;
+    }
+    Some(Safe(draw(nodes, &places(nodes))))
+}
+
+/// Column and row of each node. A column is one behind the last column of what is needed; in it,
+/// nodes stand about where the nodes are that they need.
+fn places(nodes: &[Node]) -> Vec<(usize, usize)> {
+    let needs: Vec<&[usize]> = nodes.iter().map(|node| node.needs.as_slice()).collect();
+    let mut columns = vec![0; nodes.len()];
+    for at in order(&needs) {
+        let before = needs[at].iter().filter(|need| **need != at).filter_map(|need| columns.get(*need));
+        columns[at] = before.max().map_or(0, |column: &usize| column + 1);
+    }
+    let mut rows = vec![0; nodes.len()];
+    for column in 0..=columns.iter().copied().max().unwrap_or_default() {
+        let mut here: Vec<usize> = (0..nodes.len()).filter(|at| columns[*at] == column).collect();
+        here.sort_by_key(|at| {
+            let sum: usize = needs[*at].iter().filter_map(|need| rows.get(*need)).sum();
+            (sum * MOST_NODES / needs[*at].len().max(1), *at)
+        });
+        for (row, at) in here.into_iter().enumerate() {
+            rows[at] = row;
+        }
+    }
+    columns.into_iter().zip(rows).collect()
+}
+
+fn draw(nodes: &[Node], places: &[(usize, usize)]) -> String {
+    let x = |at: usize| MARGIN + places[at].0 * (WIDTH + ACROSS);
+    let y = |at: usize| MARGIN + places[at].1 * (HEIGHT + DOWN);
+    let width = (0..nodes.len()).map(x).max().unwrap_or_default() + WIDTH + MARGIN;
+    let height = (0..nodes.len()).map(y).max().unwrap_or_default() + HEIGHT + MARGIN;
+    let mut svg = String::new();
+    // Writing to memory does not fail.
+    let _ = write!(
+        svg,
+        r#"<svg class="graph" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" aria-label="What waits for what">"#
+    );
+    for (at, node) in nodes.iter().enumerate() {
+        for need in node.needs.iter().filter(|need| **need < nodes.len()) {
+            let (from, to) = ((x(*need) + WIDTH, y(*need) + HEIGHT / 2), (x(at), y(at) + HEIGHT / 2));
+            let bend = ACROSS * 3 / 5;
+            let _ = write!(
+                svg,
+                r#"<path d="M{} {}C{} {} {} {} {} {}"/>"#,
+                from.0,
+                from.1,
+                from.0 + bend,
+                from.1,
+                to.0.saturating_sub(bend),
+                to.1,
+                to.0,
+                to.1
+            );
+        }
+    }
+    for (at, node) in nodes.iter().enumerate() {
+        draw_node(&mut svg, node, x(at), y(at));
+    }
+    svg.push_str("</svg>");
+    svg
+}
+
+fn draw_node(svg: &mut String, node: &Node, x: usize, y: usize) {
+    let escape = |svg: &mut String, text: &str| {
+        let _ = Inert.write_escaped_str(svg, text);
+    };
+    let badge = Badge::from(node.state);
+    let _ = write!(svg, r##"<a href="#{}"><title>"##, node.target);
+    escape(svg, &format!("{}: {}", node.name, node.state));
+    let _ = write!(
+        svg,
+        r#"</title><rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="8"/><svg class="badge {}" x="{}" y="{}" width="16" height="16" viewBox="0 0 16 16">{}</svg><text x="{}" y="{}">"#,
+        badge.tone(),
+        x + 10,
+        y + 9,
+        badge.shape(),
+        x + 34,
+        y + 22
+    );
+    let short: String = node.name.chars().take(LETTERS).collect();
+    let is_cut = short.len() < node.name.len();
+    escape(svg, &if is_cut { format!("{}…", short.trim_end()) } else { short });
+    svg.push_str("</text></a>");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nodes(needs: &[&[usize]]) -> Vec<Node> {
+        let node = |(at, needs): (usize, &&[usize])| Node {
+            name: format!("n{at}"),
+            state: State::Queued,
+            target: format!("s{at}"),
+            needs: needs.to_vec(),
+        };
+        needs.iter().enumerate().map(node).collect()
+    }
+
+    #[test]
+    fn everything_stands_right_of_what_it_needs() {
+        let diamond = nodes(&[&[], &[0], &[0], &[1, 2], &[0]]);
+        assert_eq!(places(&diamond), [(0, 0), (1, 0), (1, 1), (2, 0), (1, 2)]);
+        let picture = picture(&diamond).unwrap().0;
+        assert_eq!(picture.matches("<path").count(), 5);
+        assert_eq!(picture, self::picture(&nodes(&[&[], &[0], &[0], &[1, 2], &[0]])).unwrap().0);
+    }
+
+    #[test]
+    fn a_chain_and_what_has_no_order_need_no_picture() {
+        assert!(picture(&nodes(&[&[], &[0], &[1]])).is_none());
+        assert!(picture(&nodes(&[&[], &[]])).is_none());
+        assert!(picture(&[]).is_none());
+        let crowd: Vec<&[usize]> = std::iter::once(&[][..]).chain(std::iter::repeat_n(&[0][..], 60)).collect();
+        assert!(picture(&nodes(&crowd)).is_none());
+    }
+
+    #[test]
+    fn needs_that_make_no_sense_are_drawn_as_far_as_they_do() {
+        let odd = nodes(&[&[0, 7], &[2], &[1]]);
+        assert!(picture(&odd).is_some());
+        assert_eq!(order(&[&[2], &[], &[1]]), [1, 2, 0]);
+        assert_eq!(order(&[&[1], &[0], &[]]), [2, 0, 1]);
+    }
+}
