@@ -168,7 +168,8 @@ mod tests {
         assert!(picture(&nodes(&[&[], &[0], &[1]])).is_none());
         assert!(picture(&nodes(&[&[], &[]])).is_none());
         assert!(picture(&[]).is_none());
-        let crowd: Vec<&[usize]> = std::iter::once(&[][..]).chain(std::iter::repeat_n(&[0][..], 60)).collect();
+        let crowd: Vec<&[usize]> =
+            std::iter::once(&[][..]).chain(std::iter::repeat_n(&[0][..], 60)).collect();
         assert!(picture(&nodes(&crowd)).is_none());
     }
 
