@@ -11,7 +11,7 @@ use std::{
 use mergeyard_registry as registry;
 use mergeyard_run::{
     engine::{BuildLimits, BuildNetwork, Engine, RegistryCredentials},
-    executor::{Docker, Executor, Live, Play, Scripted},
+    executor::{Docker, Executor, Play, Scripted},
     git::{GitCache, GitError, GitLimits},
     registry_client::{RegistryAccess, RegistryClient, RegistryError},
 };
@@ -24,10 +24,12 @@ use crate::{
     config::{self, Config},
     data_dir::{DataDir, DataDirError, Owner},
     embedded_registry::EmbeddedRegistry,
+    ends,
     github::{Github, GithubError, GithubSettings},
     http, leases,
     logs::Logs,
     secrets::KeySource,
+    services::Followers,
     store::{Fuse, Store, StoreError},
     web::{About, Pages},
     workers,
@@ -37,6 +39,9 @@ use crate::{
 /// How long steps that run may go on when the server is asked to stop; what is not done by
 /// then is started again by the next server.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// How long a start waits for an engine that does not answer.
+const LONGEST_SWEEP: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -129,11 +134,15 @@ impl Server {
         let closed = closing.clone().cancelled_owned();
         let http = tokio::spawn(registry::serve_app(listener, app, tls, limits(), closed));
         let stopping = CancellationToken::new();
+        if parts.workers {
+            // Before anything new is started, so that it cannot be taken for what a crash left.
+            let sweep = tokio::time::timeout(LONGEST_SWEEP, ends::sweep(&yard));
+            if sweep.await.is_err() {
+                warn!("the engine does not answer; what a crash left in it stays until the next start");
+            }
+        }
         let workers = if parts.workers { workers::start(&yard, &stopping) } else { TaskTracker::new() };
         workers.close();
-        if parts.workers {
-            tokio::spawn(sweep_engine(yard.clone()));
-        }
         info!(%address, registry = %place.access.host, "mergeyard is ready");
         let mut listeners = vec![http];
         listeners.extend(place.listener);
@@ -160,6 +169,9 @@ impl Server {
             self.yard.hand_over.cancel();
             self.workers.wait().await;
         }
+        // Services live as long as their workflows, whoever follows them.
+        self.yard.hand_over.cancel();
+        self.yard.followers.wait().await;
         self.closing.cancel();
         for listener in self.listeners {
             let _ = listener.await;
@@ -169,6 +181,7 @@ impl Server {
 
     /// Ends as a killed process does: nothing is finished, nothing is said.
     pub async fn kill(self) {
+        self.yard.followers.die().await;
         for listener in self.listeners {
             listener.abort();
             let _ = listener.await;
@@ -273,6 +286,8 @@ fn yard(
         busy: Mutex::default(),
         leases: Mutex::default(),
         hand_over: CancellationToken::new(),
+        followers: Followers::default(),
+        begun: Mutex::default(),
     })
 }
 
@@ -302,15 +317,4 @@ fn docker(config: &Config, git: GitCache, engine: Engine, registry: Arc<Registry
 /// This machine's name, by the kernel. Elsewhere than on Linux it has none here.
 fn machine() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
-}
-
-/// Removes what a crash left in the engine. An engine that is down has nothing to remove.
-async fn sweep_engine(yard: Arc<Yard>) {
-    let live = match yard.store.leases().await {
-        Ok(leases) => leases.iter().map(|(lease, _)| lease.step).collect::<Live>(),
-        Err(_) => return,
-    };
-    if let Err(error) = yard.executor.reconcile(&live).await {
-        warn!(error = %error, "could not look for what a crash left in the engine");
-    }
 }

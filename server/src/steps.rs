@@ -5,15 +5,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mergeyard_plan::run::Outcome;
+use mergeyard_plan::run::{Outcome, Run};
 use mergeyard_run::{
     executor::{StepContext, StepJob},
     log::LogSink,
 };
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
+    ends,
+    given::{Given, given},
     store::{Job, Pulse, ReportError, StoreError},
     yard::Yard,
 };
@@ -21,62 +24,121 @@ use crate::{
 /// How often a running step says that it lives, and hears whether it should stop.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
+/// Between tries to write to a database that refuses.
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);
+
 /// How one attempt ended, as far as the database is concerned.
-enum Ended {
+pub(crate) enum Ended {
     With(Outcome),
     /// The server goes; whoever comes next starts the step again.
     HandedOver,
-    /// The lease is another's now.
+    /// The lease is another's now, or nobody's: the step has ended with its workflow.
     Fenced,
+}
+
+/// Who besides the database wants to know how a step goes, or has it stopped.
+#[derive(Default)]
+pub(crate) struct Watch {
+    /// Told when the step is up.
+    pub(crate) up: Option<oneshot::Sender<()>>,
+    /// The step has ended in the database; what it said so far is kept.
+    pub(crate) stop: CancellationToken,
 }
 
 pub async fn turn(yard: &Yard) -> Result<bool, StoreError> {
     let Some(job) = yard.store.claim_step(yard.clock.now()).await? else { return Ok(false) };
-    info!(step = %job.lease.step, run = %job.lease.run, attempt = job.attempt, "started a step");
-    yard.changes.tell();
-    let ended = work(yard, &job).await;
-    settle(yard, &job, ended).await;
-    yard.wake.steps.notify_waiters();
-    yard.wake.outbox.notify_waiters();
-    yard.changes.tell();
+    started(yard, &job);
+    let ended = work(yard, &job, Watch::default()).await;
+    let run = settle(yard, &job, ended).await;
+    tell(yard);
+    if let Some(run) = run {
+        ends::after(yard, &run).await;
+    }
     Ok(true)
 }
 
-async fn work(yard: &Yard, job: &Job) -> Ended {
-    let mut step = match step_job(yard, job) {
+pub(crate) fn started(yard: &Yard, job: &Job) {
+    info!(step = %job.lease.step, run = %job.lease.run, attempt = job.attempt, "started a step");
+    yard.begun.lock().expect("no holder of this lock panics").insert(job.workflow);
+    yard.changes.tell();
+}
+
+/// States have changed: there may be steps to start, and effects to perform.
+pub(crate) fn tell(yard: &Yard) {
+    yard.wake.steps.notify_waiters();
+    yard.wake.outbox.notify_waiters();
+    yard.changes.tell();
+}
+
+pub(crate) async fn work(yard: &Yard, job: &Job, watch: Watch) -> Ended {
+    let step = match step_job(yard, job).await {
         Ok(step) => step,
         Err(message) => return Ended::With(Outcome::Error { message, retry: false }),
     };
-    match yard.logs.kept_lines(step.run, step.step, step.attempt).await {
-        Ok(kept) => step.kept_lines = kept,
-        Err(error) => warn!(step = %step.step, error = %error, "could not see what is kept of a step's log"),
-    }
     let (log, lines) = LogSink::channel(step.masker(), yard.settings.log_bytes);
-    let cancel = CancellationToken::new();
-    let context = StepContext { log, cancel: cancel.clone(), ready: Arc::default() };
-    let run = yard.executor.run(step, context);
+    let (cancel, ready) = (CancellationToken::new(), Arc::new(Notify::new()));
+    let run = yard.executor.run(step, StepContext { log, cancel: cancel.clone(), ready: ready.clone() });
     let keep = yard.logs.write(job.lease.run, job.lease.step, job.attempt, lines);
+    let Watch { up, stop } = watch;
     let all = async {
-        let (outcome, kept) = tokio::join!(run, keep);
+        let run = async {
+            tokio::select! {
+                outcome = run => Ended::With(outcome),
+                () = stop.cancelled() => Ended::Fenced,
+            }
+        };
+        let (ended, kept) = tokio::join!(run, keep);
         if let Err(error) = kept {
             error!(step = %job.lease.step, error = %error, "could not keep a step's log");
         }
-        outcome
+        ended
     };
     tokio::select! {
-        outcome = all => Ended::With(outcome),
+        ended = all => ended,
         () = fenced(yard, job, &cancel) => Ended::Fenced,
+        () = comes_up(yard, job, &ready, up) => Ended::Fenced,
         () = yard.hand_over.cancelled() => Ended::HandedOver,
     }
 }
 
-fn step_job(yard: &Yard, job: &Job) -> Result<StepJob, String> {
+/// Reports that a detached step is up. Returns when it may not report it.
+async fn comes_up(yard: &Yard, job: &Job, ready: &Notify, up: Option<oneshot::Sender<()>>) {
+    let rung = ready.notified();
+    tokio::pin!(rung);
+    // Registered before the step begins, however it rings.
+    rung.as_mut().enable();
+    rung.await;
+    loop {
+        match yard.store.ready(&job.lease, yard.clock.now()).await {
+            Ok(_) => break,
+            Err(ReportError::Fenced(_)) => return,
+            Err(ReportError::Store(error)) => {
+                warn!(step = %job.lease.step, error = %error, "could not write that a step is up; trying again");
+                tokio::time::sleep(BETWEEN_TRIES).await;
+            }
+        }
+    }
+    info!(step = %job.lease.step, run = %job.lease.run, "a detached step is up");
+    tell(yard);
+    if let Some(up) = up {
+        let _ = up.send(());
+    }
+    std::future::pending().await
+}
+
+async fn step_job(yard: &Yard, job: &Job) -> Result<StepJob, String> {
     let rules = yard.rules();
     let policy = rules
         .policies
         .of(&job.known_as)
         .ok_or_else(|| format!("repository {} is not configured any more", job.known_as))?;
     let remote = yard.settings.remote(policy, &job.repo, job.clone_url.as_deref())?;
+    let Given { action, environment, masked } = given(yard, job).await?;
+    let kept_lines =
+        yard.logs.kept_lines(job.lease.run, job.lease.step, job.attempt).await.unwrap_or_else(|error| {
+            warn!(step = %job.lease.step, error = %error, "could not see what is kept of a step's log");
+            0
+        });
     Ok(StepJob {
         step: job.lease.step,
         run: job.lease.run,
@@ -88,11 +150,11 @@ fn step_job(yard: &Yard, job: &Job) -> Result<StepJob, String> {
         hints: job.hints.clone(),
         remote,
         source_url: job.source_url.clone(),
-        action: job.action.clone(),
-        environment: Vec::new(),
-        masked: Vec::new(),
-        detached: false,
-        kept_lines: 0,
+        action,
+        environment,
+        masked,
+        detached: job.rules.detached,
+        kept_lines,
         secrets: rules.build_secrets(&job.known_as).to_vec(),
         timeout: job.timeout,
     })
@@ -113,20 +175,27 @@ async fn fenced(yard: &Yard, job: &Job, cancel: &CancellationToken) {
 }
 
 /// Writes the end down, trying for as long as the database refuses: the work is done, and
-/// forgetting that would do it twice.
-async fn settle(yard: &Yard, job: &Job, ended: Ended) {
-    const BETWEEN_TRIES: Duration = Duration::from_secs(1);
+/// forgetting that would do it twice. Returns the run as it is then, if this end counted.
+pub(crate) async fn settle(yard: &Yard, job: &Job, ended: Ended) -> Option<Run> {
     loop {
         let now = yard.clock.now();
         let written = match &ended {
-            Ended::With(outcome) => yard.store.report(&job.lease, outcome.clone(), now).await.map(|_| ()),
-            Ended::HandedOver => yard.store.hand_over(&job.lease, now).await,
+            Ended::With(outcome) => yard.store.report(&job.lease, outcome.clone(), now).await.map(Some),
+            Ended::HandedOver => yard.store.hand_over(&job.lease, now).await.map(|()| None),
             Ended::Fenced => Err(ReportError::Fenced(job.lease.step)),
         };
         match written {
-            Ok(()) => return info!(step = %job.lease.step, run = %job.lease.run, "ended a step"),
+            Ok(run) => {
+                info!(step = %job.lease.step, run = %job.lease.run, "ended a step");
+                return run;
+            }
+            Err(ReportError::Fenced(step)) if job.rules.detached => {
+                info!(%step, "a detached step was let go of");
+                return None;
+            }
             Err(ReportError::Fenced(step)) => {
-                return warn!(%step, "another worker has the step now; what this one did does not count");
+                warn!(%step, "another worker has the step now; what this one did does not count");
+                return None;
             }
             Err(ReportError::Store(error)) => {
                 warn!(step = %job.lease.step, error = %error, "could not write a step's end; trying again");

@@ -11,7 +11,9 @@ use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
-use crate::{inbox, leases, missed, outbox, retention, schedules, steps, store::StoreError, yard::Yard};
+use crate::{
+    ends, inbox, leases, missed, outbox, retention, schedules, services, steps, store::StoreError, yard::Yard,
+};
 
 /// Repositories whose deliveries are decided at the same time: a slow fetch of one must
 /// not hold up the others.
@@ -22,6 +24,8 @@ pub fn start(yard: &Arc<Yard>, shutdown: &CancellationToken) -> TaskTracker {
     let crew = [
         (Worker::Inbox, INBOX_WORKERS),
         (Worker::Steps, yard.settings.parallel_steps),
+        (Worker::Services, 1),
+        (Worker::Ends, 1),
         (Worker::Outbox, 1),
         (Worker::Leases, 1),
         (Worker::Missed, 1),
@@ -41,6 +45,9 @@ pub fn start(yard: &Arc<Yard>, shutdown: &CancellationToken) -> TaskTracker {
 pub enum Worker {
     Inbox,
     Steps,
+    /// Starts detached steps; who follows them is no worker.
+    Services,
+    Ends,
     Outbox,
     Leases,
     Missed,
@@ -54,15 +61,22 @@ impl Worker {
         while !shutdown.is_cancelled() {
             let bell = match self {
                 Worker::Inbox => &yard.wake.inbox,
-                Worker::Steps => &yard.wake.steps,
+                Worker::Steps | Worker::Services => &yard.wake.steps,
                 Worker::Outbox => &yard.wake.outbox,
-                Worker::Leases | Worker::Missed | Worker::Retention | Worker::Schedules => &never,
+                Worker::Ends | Worker::Leases | Worker::Missed | Worker::Retention | Worker::Schedules => {
+                    &never
+                }
             };
             // Interest is registered before looking, so nothing falls between.
             let woken = bell.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
-            match self.turn(&yard).await {
+            let turned = match self {
+                // Nobody waits here until a service is up: another workflow's may be quicker.
+                Worker::Services => services::begin(&yard).await.map(|begun| begun.is_some()),
+                other => other.turn(&yard).await,
+            };
+            match turned {
                 Ok(true) => continue,
                 Ok(false) => {}
                 Err(error) => {
@@ -77,11 +91,21 @@ impl Worker {
         }
     }
 
-    /// Does the next thing that is due. `false` when there is none.
-    pub async fn turn(self, yard: &Yard) -> Result<bool, StoreError> {
+    /// Does the next thing that is due. `false` when there is none. A detached step has been dealt
+    /// with when it is up.
+    pub async fn turn(self, yard: &Arc<Yard>) -> Result<bool, StoreError> {
         match self {
             Worker::Inbox => inbox::turn(yard).await,
             Worker::Steps => steps::turn(yard).await,
+            Worker::Services => match services::begin(yard).await? {
+                Some(up) => {
+                    // It may also have ended without a word.
+                    let _ = up.await;
+                    Ok(true)
+                }
+                None => Ok(false),
+            },
+            Worker::Ends => ends::turn(yard).await,
             Worker::Outbox => outbox::turn(yard).await,
             Worker::Leases => leases::turn(yard).await,
             Worker::Missed => missed::turn(yard).await,
@@ -92,7 +116,8 @@ impl Worker {
 
     fn tick(self, yard: &Yard) -> Duration {
         match self {
-            Worker::Inbox | Worker::Steps | Worker::Outbox => Duration::from_secs(1),
+            Worker::Inbox | Worker::Steps | Worker::Services | Worker::Outbox => Duration::from_secs(1),
+            Worker::Ends => ends::LOOK_EVERY,
             Worker::Leases => leases::LOOK_EVERY,
             Worker::Missed => yard.settings.reconcile_every,
             Worker::Retention => Duration::from_secs(3600),

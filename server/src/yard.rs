@@ -1,13 +1,13 @@
 //! The yard: everything that works together in one server.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, RwLock},
     time::{Duration, Instant},
 };
 
 use mergeyard_run::executor::Executor;
-use mergeyard_types::{RunId, Secret, StepId};
+use mergeyard_types::{RunId, Secret, StepId, WorkflowId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -19,6 +19,7 @@ use crate::{
     github::Github,
     logs::Logs,
     secrets::{KeySource, Secrets},
+    services::Followers,
     store::{Lease, Store},
 };
 
@@ -41,6 +42,10 @@ pub struct Yard {
     pub leases: Mutex<HashMap<StepId, (Lease, i64, Instant)>>,
     /// Stops the steps that run, when the server has to go before they are done.
     pub hand_over: CancellationToken,
+    /// Who follows services and other detached steps.
+    pub followers: Followers,
+    /// Workflows that this server began to work on, and that may have something in the engine.
+    pub begun: Mutex<BTreeSet<WorkflowId>>,
 }
 
 /// What workers need to know of the configuration.

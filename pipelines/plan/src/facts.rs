@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use mergeyard_types::{CommitSha, RepoName, RunId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{event::EventKind, policy::Trust};
+use crate::{environment, event::EventKind, policy::Trust};
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     pub system: System,
     pub forge: ForgeFacts,
@@ -33,6 +33,23 @@ pub struct Remembered {
 }
 
 impl Facts {
+    /// As they are kept with the run for its steps, which are given their variables when they start:
+    /// without a list of changed files that no variable would carry.
+    pub fn kept(mut self) -> Self {
+        self.pipeline.files = self.pipeline.files.filter(|files| files.len() <= environment::MOST_FILES);
+        self
+    }
+
+    /// Of another run of the same plan.
+    pub fn repeated(mut self, number: RunId, reruns: u32, created: Timestamp) -> Self {
+        let pipeline = &mut self.pipeline;
+        let (old, new) = (format!("/runs/{}", pipeline.number), format!("/runs/{number}"));
+        pipeline.url = pipeline.url.replace(&old, &new);
+        pipeline.parent = Some(pipeline.number);
+        (pipeline.number, pipeline.reruns, pipeline.created) = (number, reruns, created);
+        self
+    }
+
     /// Without the changed files, which nobody asks of a previous run and which may be many.
     pub fn remembered(&self) -> Remembered {
         let pipeline = PipelineFacts { files: None, ..self.pipeline.clone() };
@@ -40,7 +57,7 @@ impl Facts {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct System {
     pub name: String,
     pub url: String,
@@ -51,14 +68,14 @@ pub struct System {
     pub machine: String,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForgeFacts {
     /// `github` or `git`.
     pub kind: String,
     pub url: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Repo {
     pub name: RepoName,
     pub remote_id: Option<i64>,

@@ -35,7 +35,7 @@ pub enum Forks {
 }
 
 /// What the operator lets a repository's pipelines ask for beyond the usual.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Trust {
     /// `privileged`.
     pub security: bool,

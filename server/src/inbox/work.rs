@@ -140,7 +140,7 @@ fn decision(change: &Change<'_>, facts: &Facts, plan: Plan) -> Decision {
     }
     let mut run = planned_run(change, plan.workflows);
     run.id = Some(facts.pipeline.number);
-    run.facts = serde_json::to_value(facts.remembered()).unwrap_or_default();
+    run.facts = serde_json::to_value(facts.clone().kept()).unwrap_or_default();
     Decision::Run(Box::new(run))
 }
 

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use mergeyard_plan::{
     action::Action,
+    facts::Facts,
     rules::StepRules,
     run::{Outcome, Report, Run, WAITS_FOR_A_PLACE},
 };
@@ -32,11 +33,14 @@ pub struct Job {
     pub action: Action,
     pub rules: StepRules,
     pub timeout: Duration,
+    pub place: Place,
     /// What the other steps of its workflow put out, by their names.
     pub outputs: BTreeMap<String, BTreeMap<String, String>>,
-    pub event: String,
+    /// `None` for what is built in, which asks for none.
+    pub facts: Option<Facts>,
     /// A pull request from another repository.
     pub fork: bool,
+    pub run_started: Option<Timestamp>,
     pub repo: RepoName,
     /// The name its policy was found by.
     pub known_as: RepoName,
@@ -45,6 +49,16 @@ pub struct Job {
     pub hints: Vec<GitRef>,
     pub source_url: Option<String>,
     pub delivery: DeliveryId,
+}
+
+/// Where a step stands in its run, and how things stand there. Numbers count from 1.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub workflow: String,
+    pub workflow_number: usize,
+    pub number: usize,
+    /// Whether a step of the workflow has failed so far.
+    pub failed: bool,
 }
 
 /// What a heartbeat brings back.
@@ -305,7 +319,7 @@ impl Tx {
 
     async fn job(&mut self, step: StepId) -> Result<Job, StoreError> {
         let row = sqlx::query(
-            "SELECT s.id, s.run, s.workflow, s.fence, s.name, s.attempt, s.action, s.rules, s.timeout, r.event, r.fork, r.repo, \
+            "SELECT s.id, s.run, s.workflow, s.fence, s.name, s.attempt, s.action, s.rules, s.timeout, r.facts, r.fork, r.started AS run_started, r.repo, \
              r.commit_sha, r.hints, r.known_as, r.clone_url, r.source_url, r.delivery FROM steps s JOIN runs r ON r.id = s.run WHERE s.id = ?",
         )
         .bind(step.0)
@@ -318,9 +332,11 @@ impl Tx {
             attempt: row.try_get("attempt")?,
             action: json(&row, "action")?,
             rules: json(&row, "rules")?,
+            place: self.place(step).await?,
             outputs: self.outputs(RunId(row.try_get("run")?), WorkflowId(row.try_get("workflow")?)).await?,
-            event: row.try_get("event")?,
+            facts: serde_json::from_str(&row.try_get::<String, _>("facts")?).ok(),
             fork: row.try_get("fork")?,
+            run_started: row.try_get::<Option<i64>, _>("run_started")?.map(Timestamp),
             timeout: Duration::from_millis(row.try_get::<i64, _>("timeout")?.unsigned_abs()),
             repo: word(&row, "repo")?,
             known_as: word(&row, "known_as")?,
@@ -329,6 +345,27 @@ impl Tx {
             hints: json(&row, "hints")?,
             source_url: row.try_get("source_url")?,
             delivery: word(&row, "delivery")?,
+        })
+    }
+
+    async fn place(&mut self, step: StepId) -> Result<Place, StoreError> {
+        let row = sqlx::query(
+            "SELECT w.name, (SELECT count(*) FROM workflows v WHERE v.run = w.run AND v.id <= w.id) AS workflow_number, \
+             (SELECT count(*) FROM steps o WHERE o.run = s.run AND o.workflow = w.id AND o.id <= s.id) AS number, \
+             EXISTS (SELECT 1 FROM steps o WHERE o.run = s.run AND o.workflow = w.id AND o.state IN ('failure', 'error') \
+             AND coalesce(o.rules ->> '$.failure', 'fail') <> 'ignore') AS failed \
+             FROM steps s JOIN workflows w ON w.id = s.workflow WHERE s.id = ?",
+        )
+        .bind(step.0)
+        .fetch_one(&mut *self.inner)
+        .await?;
+        let number =
+            |column| Ok::<_, StoreError>(usize::try_from(row.try_get::<i64, _>(column)?).unwrap_or_default());
+        Ok(Place {
+            workflow: row.try_get("name")?,
+            workflow_number: number("workflow_number")?,
+            number: number("number")?,
+            failed: row.try_get("failed")?,
         })
     }
 

@@ -30,7 +30,7 @@ pub use approvals::ApprovalRow;
 pub use deliveries::{Claimed, Delivery, DeliveryRow, DeliveryState, Receipt, Received, Source, Verdict};
 pub use effects::{EffectRow, Pending};
 pub use fuse::Fuse;
-pub use leases::{Job, Lease, Pulse, ReportError};
+pub use leases::{Job, Lease, Place, Pulse, ReportError};
 pub use new_runs::Created;
 pub use pages::{ImageRow, RunPage, RunRow, StepRow, WorkflowRow};
 pub use reruns::Repeated;

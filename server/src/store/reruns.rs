@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use mergeyard_plan::{
-    action::Action,
-    run::{Answer, Rerun, Scope, Step, Workflow, kept, renumber},
+    facts::Facts,
+    run::{Answer, Rerun, Scope, Step, Workflow, kept},
 };
 use mergeyard_types::{RunId, State, StepId, Timestamp, WorkflowId};
 use sqlx::Row;
 
-use super::{Store, StoreError, Tx, json, to_json};
+use super::{Store, StoreError, Tx, to_json};
 
 /// What became of the wish to repeat a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,17 +81,27 @@ impl Tx {
         Ok(row.try_get(0)?)
     }
 
-    async fn copy_run(&mut self, Copying { old, new, now, .. }: Copying) -> Result<(), StoreError> {
+    async fn copy_run(&mut self, Copying { old, new, reruns, now }: Copying) -> Result<(), StoreError> {
+        let row = sqlx::query("SELECT facts FROM runs WHERE id = ?")
+            .bind(old.0)
+            .fetch_one(&mut *self.inner)
+            .await?;
+        let facts: String = row.try_get("facts")?;
+        // What is built in has no facts, because nothing in it asks for any.
+        let repeated = serde_json::from_str::<Facts>(&facts)
+            .ok()
+            .map(|facts| to_json(&facts.repeated(new, reruns, now)));
         sqlx::query(
             "INSERT INTO runs (id, key, delivery, forge, repo, known_as, clone_url, source_url, event, branch, commit_sha, \
              hints, merged, title, author, number, facts, account, fork, rerun_of, state, created) \
              SELECT ?2, 'rerun-' || ?1 || '-' || ?2, delivery, forge, repo, known_as, clone_url, source_url, event, branch, \
-             commit_sha, hints, merged, title, author, number, facts, account, fork, ?1, ?3, ?4 FROM runs WHERE id = ?1",
+             commit_sha, hints, merged, title, author, number, coalesce(?5, facts), account, fork, ?1, ?3, ?4 FROM runs WHERE id = ?1",
         )
         .bind(old.0)
         .bind(new.0)
         .bind(State::Queued.as_str())
         .bind(now.0)
+        .bind(repeated)
         .execute(&mut *self.inner)
         .await?;
         Ok(())
@@ -125,17 +135,11 @@ impl Tx {
 
     async fn copy_step(
         &mut self,
-        Copying { old, new, reruns, now }: Copying,
+        Copying { old, new, now, .. }: Copying,
         workflow: WorkflowId,
         step: &Step,
         kept: bool,
     ) -> Result<(), StoreError> {
-        let row = sqlx::query("SELECT action FROM steps WHERE id = ?")
-            .bind(step.id.0)
-            .fetch_one(&mut *self.inner)
-            .await?;
-        let mut action: Action = json(&row, "action")?;
-        renumber(&mut action, old, new, reruns);
         let (state, why) = match (kept, step.state) {
             (false, _) => (State::Queued, None),
             (true, State::Success) => (State::Success, Some(kept_from(old, step))),
@@ -145,11 +149,10 @@ impl Tx {
         sqlx::query(
             "INSERT INTO steps (run, workflow, name, action, timeout, retry, serial, merged, rules, decided, state, why, \
              ready, not_before, finished, outputs) \
-             SELECT ?, ?, name, ?, timeout, retry, serial, merged, rules, decided, ?, ?, 0, ?, ?, ? FROM steps WHERE id = ?",
+             SELECT ?, ?, name, action, timeout, retry, serial, merged, rules, decided, ?, ?, 0, ?, ?, ? FROM steps WHERE id = ?",
         )
         .bind(new.0)
         .bind(workflow.0)
-        .bind(to_json(&action))
         .bind(state.as_str())
         .bind(why)
         .bind(now.0)

@@ -55,23 +55,17 @@ impl Store {
         Ok(Answered::Taken(Box::new(run)))
     }
 
-    /// What a run asks people, and what they said.
-    pub async fn approvals(&self, run: RunId) -> Result<Vec<Approval>, StoreError> {
-        sqlx::query("SELECT * FROM approvals WHERE run = ? ORDER BY id")
-            .bind(run.0)
-            .fetch_all(&self.reader)
-            .await?
-            .iter()
-            .map(approval)
-            .collect()
-    }
-
-    /// The workflows that have not ended.
-    pub async fn live_workflows(&self) -> Result<Vec<WorkflowId>, StoreError> {
-        let rows = sqlx::query("SELECT id FROM workflows WHERE state IN ('queued', 'running', 'blocked')")
-            .fetch_all(&self.reader)
-            .await?;
-        rows.iter().map(|row| Ok(WorkflowId(row.try_get("id")?))).collect()
+    /// The workflows that have not ended, and their steps that have not.
+    pub async fn live(&self) -> Result<(Vec<WorkflowId>, Vec<StepId>), StoreError> {
+        let rows = sqlx::query(
+            "SELECT w.id AS workflow, s.id AS step FROM workflows w JOIN steps s ON s.run = w.run AND s.workflow = w.id \
+             WHERE w.state IN ('queued', 'running', 'blocked') AND s.state IN ('queued', 'running', 'blocked')",
+        )
+        .fetch_all(&self.reader)
+        .await?;
+        let ids = |row: &SqliteRow| Ok((WorkflowId(row.try_get("workflow")?), StepId(row.try_get("step")?)));
+        let ids = rows.iter().map(ids).collect::<Result<Vec<_>, StoreError>>()?;
+        Ok(ids.into_iter().unzip())
     }
 
     pub async fn workflow_state(&self, id: WorkflowId) -> Result<Option<State>, StoreError> {

@@ -25,7 +25,7 @@ use crate::{
 };
 
 pub use flow::WAITS_FOR_A_PLACE;
-pub use rerun::{Rerun, kept, renumber};
+pub use rerun::{Rerun, kept};
 
 /// A step whose server died this often while running it is suspected of killing it, and
 /// is not run again: one poisonous step must not keep the yard from working.

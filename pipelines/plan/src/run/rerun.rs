@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use mergeyard_types::{RunId, State, StepId};
-use serde_json::Value;
+use mergeyard_types::{State, StepId};
 
 use super::{Run, Step, Workflow};
-use crate::{action::Action, rules::StepKind};
+use crate::rules::StepKind;
 
 /// What a rerun repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,24 +52,6 @@ pub fn kept(run: &Run, what: Rerun) -> BTreeSet<StepId> {
         .zip(repeated)
         .flat_map(|(workflow, repeated)| workflow.steps.iter().zip(repeated));
     steps.filter(|(_, repeated)| !repeated).map(|(step, _)| step.id).collect()
-}
-
-/// The variables by which a container knows which run it belongs to, in a copy of its action for
-/// another run. What the file itself wrote with `${…}` was written when the file was read.
-pub fn renumber(action: &mut Action, from: RunId, to: RunId, reruns: u32) {
-    let Action::Container(container) = action else { return };
-    let environment = &mut container.environment;
-    let (old, new) = (format!("/runs/{from}"), format!("/runs/{to}"));
-    for name in ["CI_PIPELINE_URL", "CI_STEP_URL"] {
-        if let Some(Value::String(url)) = environment.get_mut(name) {
-            *url = url.replacen(&old, &new, 1);
-        }
-    }
-    if environment.contains_key("CI_PIPELINE_NUMBER") {
-        environment.insert("CI_PIPELINE_NUMBER".to_owned(), to.to_string().into());
-        environment.insert("CI_PIPELINE_PARENT".to_owned(), from.to_string().into());
-        environment.insert("CI_PIPELINE_RERUNS".to_owned(), reruns.to_string().into());
-    }
 }
 
 fn can_repeat(workflow: &Workflow, step: &Step) -> bool {
