@@ -118,7 +118,9 @@ impl Chunk {
         let before = u64::from_le_bytes(header[8..16].try_into().ok()?);
         let (lines, bytes, compressed) = (number(16)?, number(20)?, number(24)?);
         let ours = number(0)? == MAGIC && number(4)? as usize == FIELDS;
-        let sane = lines > 0 && bytes <= LARGEST && compressed as usize <= zstd::zstd_safe::compress_bound(LARGEST as usize);
+        let sane = lines > 0
+            && bytes <= LARGEST
+            && compressed as usize <= zstd::zstd_safe::compress_bound(LARGEST as usize);
         (ours && sane).then_some(Self { before, lines, bytes, at, compressed })
     }
 }

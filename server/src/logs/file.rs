@@ -157,8 +157,14 @@ impl Writer {
         if let End::Known(known) = log.end() {
             state = State { lines: log.lines(), ..known };
         }
-        let mut writer =
-            Self { log: Arc::default(), state, text, base: base.to_owned(), sealed: None, framed: Vec::new() };
+        let mut writer = Self {
+            log: Arc::default(),
+            state,
+            text,
+            base: base.to_owned(),
+            sealed: None,
+            framed: Vec::new(),
+        };
         writer.text.set_len(log.text.len() as u64)?;
         let end = log.chunks.last().map_or(0, Chunk::end);
         if size_of(&sealed(base))? > end {

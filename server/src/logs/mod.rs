@@ -116,7 +116,8 @@ impl Logs {
     /// The lines after line `after`, about `limit` bytes of them and one at least. A log that was
     /// never written is empty.
     pub async fn read(&self, run: RunId, step: StepId, after: u64, limit: usize) -> io::Result<Piece> {
-        let (content, size) = self.look(run, step, move |log| (log.content(after, limit), log.size())).await?;
+        let (content, size) =
+            self.look(run, step, move |log| (log.content(after, limit), log.size())).await?;
         let lines = match content {
             Content::None => Vec::new(),
             Content::Text { text, before } => line::lines(&text, before, after, limit),
@@ -252,8 +253,6 @@ async fn gather(lines: &mut mpsc::Receiver<LogLine>, batch: &mut Vec<LogLine>, d
 }
 
 /// Files and compression may block, so they have a thread that may.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }

@@ -374,8 +374,21 @@ fn forge(row: &SqliteRow) -> Result<Forge, StoreError> {
 }
 
 fn step(row: &SqliteRow) -> Result<Step, StoreError> {
-    let StepRow { id, name, state, why, attempt, not_before, started, finished, outputs, run: _, action: _, rules: _, up: _ } =
-        step_row(row)?;
+    let StepRow {
+        id,
+        name,
+        state,
+        why,
+        attempt,
+        not_before,
+        started,
+        finished,
+        outputs,
+        run: _,
+        action: _,
+        rules: _,
+        up: _,
+    } = step_row(row)?;
     Ok(Step {
         id,
         name,

@@ -67,7 +67,10 @@ pub(super) async fn run_events(
         told: String::new(),
         ended: End::NotYet,
     };
-    Ok(events(closing, stream::unfold(watch, |mut watch| async { watch.next().await.map(|event| (event, watch)) })))
+    Ok(events(
+        closing,
+        stream::unfold(watch, |mut watch| async { watch.next().await.map(|event| (event, watch)) }),
+    ))
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -94,9 +97,18 @@ pub(super) async fn step_log(
         return Ok(whole_text(log, next));
     }
     let closing = site.pages.closing.clone();
-    let watch =
-        LogWatch { _permit: permit(&site)?, pages: site.pages, log, next, due: Instant::now(), ended: End::NotYet };
-    Ok(events(closing, stream::unfold(watch, |mut watch| async { watch.next().await.map(|event| (event, watch)) })))
+    let watch = LogWatch {
+        _permit: permit(&site)?,
+        pages: site.pages,
+        log,
+        next,
+        due: Instant::now(),
+        ended: End::NotYet,
+    };
+    Ok(events(
+        closing,
+        stream::unfold(watch, |mut watch| async { watch.next().await.map(|event| (event, watch)) }),
+    ))
 }
 
 fn permit(site: &Site) -> Result<OwnedSemaphorePermit, Answer> {
@@ -244,8 +256,7 @@ fn lost(error: &(dyn std::error::Error + 'static)) -> Option<Event> {
 }
 
 fn lines(piece: &Piece) -> Event {
-    let lines: Vec<Line> =
-        piece.lines.iter().map(|(number, line)| Line::of(*number, line, None)).collect();
+    let lines: Vec<Line> = piece.lines.iter().map(|(number, line)| Line::of(*number, line, None)).collect();
     let data = serde_json::to_string(&lines).unwrap_or_default();
     Event::default().event("lines").id(piece.next.to_string()).retry(RETRY).data(data)
 }

@@ -232,8 +232,7 @@ mod tests {
         let line = LogLine { at: Timestamp(0), stream: Stream::Stdout, text };
         let spans = spans(&line, Needle::new("ERROR", true).as_ref());
         let told: Vec<_> = spans.iter().map(|span| (span.style.as_str(), span.text.as_str())).collect();
-        let expected =
-            [("", "an "), ("red hit", "er"), ("hit", "ror"), ("", ", no t"), ("hit", "error")];
+        let expected = [("", "an "), ("red hit", "er"), ("hit", "ror"), ("", ", no t"), ("hit", "error")];
         assert_eq!(told, expected);
     }
 }

@@ -44,7 +44,8 @@ impl Waits {
             return None;
         }
         let is_open = |name: &&String| {
-            all.iter().any(|other| other.name == **name && other.name != workflow.name && !other.state.is_final())
+            all.iter()
+                .any(|other| other.name == **name && other.name != workflow.name && !other.state.is_final())
         };
         let needs: Vec<&String> = workflow.rules.needs.iter().filter(is_open).collect();
         if !needs.is_empty() {
@@ -55,7 +56,9 @@ impl Waits {
             (Some(gate), _) if workflow.state == State::Blocked => Some(Self::for_approval(run.id, gate)),
             (_, Some(rule)) if workflow.state == State::Queued => {
                 let (group, limit) = (&rule.group, rule.limit);
-                Some(Self::for_(format!("waits for its turn in the group `{group}`, of which {limit} may run")))
+                Some(Self::for_(format!(
+                    "waits for its turn in the group `{group}`, of which {limit} may run"
+                )))
             }
             _ => None,
         }
