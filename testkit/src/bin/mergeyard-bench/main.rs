@@ -7,6 +7,7 @@
 
 mod ingest;
 mod load;
+mod logs;
 mod pages;
 mod process;
 mod publish;
@@ -56,6 +57,8 @@ enum Part {
     Pages,
     /// Images pushed to the registry and pulled from it
     Registry,
+    /// Lines from a step to a browser, and a million of them
+    Logs,
 }
 
 /// What every part works with.
@@ -66,14 +69,18 @@ struct Bench {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    // One thread: what this program does is to disturb the measured ones as little as possible.
-    let done = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Failed::from)
-        .and_then(|runtime| runtime.block_on(run(args)));
+    let done = match logs::speaks() {
+        Some(folder) => tokio::runtime::Runtime::new()
+            .map_err(Failed::from)
+            .and_then(|runtime| runtime.block_on(logs::serve(folder))),
+        // One thread: what this program does is to disturb the measured ones as little as possible.
+        None => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Failed::from)
+            .and_then(|runtime| runtime.block_on(run(Args::parse()))),
+    };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -102,6 +109,9 @@ async fn run(args: Args) -> Result<(), Failed> {
     }
     if asked(Part::Registry) {
         registry::run(&bench, &mut aims).await?;
+    }
+    if asked(Part::Logs) {
+        logs::run(&bench, &mut aims).await?;
     }
     aims.print();
     Ok(())
