@@ -55,63 +55,106 @@ pub(super) fn picture(nodes: &[Node]) -> Option<Safe<String>> {
     if is_chain || nodes.len() > MOST_NODES || nodes.iter().all(|node| node.needs.is_empty()) {
         return None;
     }
-    Some(Safe(draw(nodes, &places(nodes))))
+    Some(Safe(draw(nodes, &layout(nodes))))
 }
 
-/// Column and row of each node. A column is one behind the last column of what is needed; in it,
-/// nodes stand about where the nodes are that they need.
-fn places(nodes: &[Node]) -> Vec<(usize, usize)> {
+/// Where something stands: a column, and a row in it.
+type Place = (usize, usize);
+
+/// Nodes and lines with their places. A line that passes a column has a row of its own there, so
+/// that it never runs behind a node.
+struct Layout {
+    nodes: Vec<Place>,
+    /// Of each line: the places it leads through, its ends among them.
+    lines: Vec<Vec<Place>>,
+}
+
+/// What takes a row of a column.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tenant {
+    Node(usize),
+    Line(usize),
+}
+
+/// A column is one behind the last column of what is needed; in it, everything stands about where
+/// what leads to it stands.
+fn layout(nodes: &[Node]) -> Layout {
+    let columns = columns(nodes);
+    let is_before = |at: usize, need: usize| need < nodes.len() && columns[need] < columns[at];
+    let edges: Vec<(usize, usize)> = (0..nodes.len())
+        .flat_map(|at| nodes[at].needs.iter().map(move |need| (*need, at)))
+        .filter(|(need, at)| is_before(*at, *need))
+        .collect();
+    let mut places = vec![(0, 0); nodes.len()];
+    let mut lines: Vec<Vec<Place>> = vec![Vec::new(); edges.len()];
+    for column in 0..=columns.iter().copied().max().unwrap_or_default() {
+        let passes = |(from, to): (usize, usize)| columns[from] < column && column < columns[to];
+        let here = (0..nodes.len()).filter(|at| columns[*at] == column).map(Tenant::Node);
+        let passing = (0..edges.len()).filter(|line| passes(edges[*line])).map(Tenant::Line);
+        let mut tenants: Vec<Tenant> = here.chain(passing).collect();
+        tenants.sort_by_key(|tenant| {
+            let led: Vec<usize> = (0..edges.len())
+                .filter(|line| *tenant == Tenant::Line(*line) || *tenant == Tenant::Node(edges[*line].1))
+                .filter_map(|line| lines[line].last().map(|(_, row)| *row))
+                .collect();
+            let is_line = matches!(tenant, Tenant::Line(_));
+            (led.iter().sum::<usize>() * MOST_NODES / led.len().max(1), is_line)
+        });
+        for (row, tenant) in tenants.into_iter().enumerate() {
+            match tenant {
+                Tenant::Line(line) => lines[line].push((column, row)),
+                Tenant::Node(at) => {
+                    places[at] = (column, row);
+                    let touching =
+                        (0..edges.len()).filter(|line| edges[*line].0 == at || edges[*line].1 == at);
+                    touching.for_each(|line| lines[line].push((column, row)));
+                }
+            }
+        }
+    }
+    Layout { nodes: places, lines }
+}
+
+fn columns(nodes: &[Node]) -> Vec<usize> {
     let needs: Vec<&[usize]> = nodes.iter().map(|node| node.needs.as_slice()).collect();
     let mut columns = vec![0; nodes.len()];
     for at in order(&needs) {
         let before = needs[at].iter().filter(|need| **need != at).filter_map(|need| columns.get(*need));
         columns[at] = before.max().map_or(0, |column: &usize| column + 1);
     }
-    let mut rows = vec![0; nodes.len()];
-    for column in 0..=columns.iter().copied().max().unwrap_or_default() {
-        let mut here: Vec<usize> = (0..nodes.len()).filter(|at| columns[*at] == column).collect();
-        here.sort_by_key(|at| {
-            let sum: usize = needs[*at].iter().filter_map(|need| rows.get(*need)).sum();
-            (sum * MOST_NODES / needs[*at].len().max(1), *at)
-        });
-        for (row, at) in here.into_iter().enumerate() {
-            rows[at] = row;
-        }
-    }
-    columns.into_iter().zip(rows).collect()
+    columns
 }
 
-fn draw(nodes: &[Node], places: &[(usize, usize)]) -> String {
-    let x = |at: usize| MARGIN + places[at].0 * (WIDTH + ACROSS);
-    let y = |at: usize| MARGIN + places[at].1 * (HEIGHT + DOWN);
-    let width = (0..nodes.len()).map(x).max().unwrap_or_default() + WIDTH + MARGIN;
-    let height = (0..nodes.len()).map(y).max().unwrap_or_default() + HEIGHT + MARGIN;
+fn draw(nodes: &[Node], layout: &Layout) -> String {
+    let x = |place: Place| MARGIN + place.0 * (WIDTH + ACROSS);
+    let y = |place: Place| MARGIN + place.1 * (HEIGHT + DOWN);
+    let all = || layout.nodes.iter().chain(layout.lines.iter().flatten());
+    let width = all().map(|place| x(*place)).max().unwrap_or_default() + WIDTH + MARGIN;
+    let height = all().map(|place| y(*place)).max().unwrap_or_default() + HEIGHT + MARGIN;
     let mut svg = String::new();
     // Writing to memory does not fail.
     let _ = write!(
         svg,
         r#"<svg class="graph" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" aria-label="What waits for what">"#
     );
-    for (at, node) in nodes.iter().enumerate() {
-        for need in node.needs.iter().filter(|need| **need < nodes.len()) {
-            let (from, to) = ((x(*need) + WIDTH, y(*need) + HEIGHT / 2), (x(at), y(at) + HEIGHT / 2));
-            let bend = ACROSS * 3 / 5;
+    for line in &layout.lines {
+        svg.push_str("<path d=\"");
+        for (at, ends) in line.windows(2).enumerate() {
+            let (from, to) =
+                ((x(ends[0]) + WIDTH, y(ends[0]) + HEIGHT / 2), (x(ends[1]), y(ends[1]) + HEIGHT / 2));
+            // Through a column it passes, the line is straight.
+            let begin = if at == 0 { 'M' } else { 'L' };
+            let middle = from.0 + ACROSS / 2;
             let _ = write!(
                 svg,
-                r#"<path d="M{} {}C{} {} {} {} {} {}"/>"#,
-                from.0,
-                from.1,
-                from.0 + bend,
-                from.1,
-                to.0.saturating_sub(bend),
-                to.1,
-                to.0,
-                to.1
+                "{begin}{} {}C{middle} {} {middle} {} {} {}",
+                from.0, from.1, from.1, to.1, to.0, to.1
             );
         }
+        svg.push_str("\"/>");
     }
-    for (at, node) in nodes.iter().enumerate() {
-        draw_node(&mut svg, node, x(at), y(at));
+    for (node, place) in nodes.iter().zip(&layout.nodes) {
+        draw_node(&mut svg, node, x(*place), y(*place));
     }
     svg.push_str("</svg>");
     svg
@@ -157,10 +200,18 @@ mod tests {
     #[test]
     fn everything_stands_right_of_what_it_needs() {
         let diamond = nodes(&[&[], &[0], &[0], &[1, 2], &[0]]);
-        assert_eq!(places(&diamond), [(0, 0), (1, 0), (1, 1), (2, 0), (1, 2)]);
+        assert_eq!(layout(&diamond).nodes, [(0, 0), (1, 0), (1, 1), (2, 0), (1, 2)]);
         let picture = picture(&diamond).unwrap().0;
         assert_eq!(picture.matches("<path").count(), 5);
         assert_eq!(picture, self::picture(&nodes(&[&[], &[0], &[0], &[1, 2], &[0]])).unwrap().0);
+    }
+
+    #[test]
+    fn a_line_over_columns_has_a_row_of_its_own_in_each() {
+        let long = nodes(&[&[], &[0], &[1], &[0, 2]]);
+        let Layout { nodes, lines } = layout(&long);
+        assert_eq!(nodes, [(0, 0), (1, 0), (2, 0), (3, 0)]);
+        assert_eq!(lines[2], [(0, 0), (1, 1), (2, 1), (3, 0)]);
     }
 
     #[test]

@@ -24,7 +24,7 @@ if (summary) {
 let rendering = Promise.resolve();
 function show(state) {
   for (const step of state.workflows.flatMap((workflow) => workflow.steps)) {
-    if (step.state === "running") document.getElementById(`s${step.id}`)?.setAttribute("open", "");
+    if (step.state === "running") document.querySelector(`#s${step.id}:not([data-quiet])`)?.setAttribute("open", "");
   }
   rendering = rendering.then(exchange).catch(() => {});
 }
@@ -68,10 +68,18 @@ function listen(log, from, heard, ended) {
 function append(log, lines) {
   const most = Number(log.dataset.most);
   const atEnd = isAtEnd(log);
+  const said = log.parentElement.querySelector(".log-head > span");
+  if (said) said.textContent = `Up to line ${lines.at(-1).line.toLocaleString("en")}`;
   log.parentElement.querySelector(".log-empty")?.remove();
   log.append(...lines.slice(-most).map((line) => lineOf(log, line)));
   while (log.childElementCount > most) log.firstElementChild.remove();
-  if (atEnd) log.scrollTop = log.scrollHeight;
+  if (atEnd) toEnd(log);
+}
+
+// Lines that were never on the screen have a height by guess only; the second look knows it.
+function toEnd(log) {
+  log.scrollTop = log.scrollHeight;
+  requestAnimationFrame(() => (log.scrollTop = log.scrollHeight));
 }
 
 function isAtEnd(log) {
@@ -202,14 +210,18 @@ function watchWindow() {
     alone(async () => {
       pause();
       log.replaceChildren(...await ask(""));
-      log.scrollTop = log.scrollHeight;
+      toEnd(log);
       resume();
     });
   });
 
   const here = log.querySelector(".here") ?? document.getElementById(location.hash.slice(1));
-  if (here && log.contains(here)) here.scrollIntoView({ block: "center" });
-  else log.scrollTop = log.scrollHeight;
+  if (here && log.contains(here)) {
+    const inside = here.getBoundingClientRect().top - log.getBoundingClientRect().top;
+    log.scrollTop += inside - log.clientHeight / 2;
+    scrollTo(0, 0);
+  }
+  else toEnd(log);
   seen = log.scrollTop;
   for (const more of page.querySelectorAll(".more")) more.remove();
   if (!here && last() >= total) resume();
@@ -246,7 +258,7 @@ if (page) {
   watchWindow();
 } else {
   // A page opened on a log begins at its end.
-  for (const log of document.querySelectorAll(".log")) log.scrollTop = log.scrollHeight;
+  for (const log of document.querySelectorAll(".log")) toEnd(log);
   // What a link leads to is opened.
   const reveal = () => {
     let part = location.hash.length > 1 ? document.getElementById(location.hash.slice(1)) : null;
@@ -258,7 +270,7 @@ if (page) {
 for (const step of document.querySelectorAll("details.step")) {
   step.addEventListener("toggle", () => {
     const log = step.querySelector(".log");
-    if (step.open && log) log.scrollTop = log.scrollHeight;
+    if (step.open && log) toEnd(log);
   });
 }
 followOpenLogs();

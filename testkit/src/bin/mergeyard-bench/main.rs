@@ -7,6 +7,7 @@
 
 mod ingest;
 mod load;
+mod logs;
 mod pages;
 mod process;
 mod publish;
@@ -59,6 +60,8 @@ enum Part {
     Registry,
     /// Steps of a workflow, beside containers typed by hand
     Steps,
+    /// Lines from a step to a browser, and a million of them
+    Logs,
 }
 
 /// What every part works with.
@@ -69,14 +72,18 @@ struct Bench {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    // One thread: what this program does is to disturb the measured ones as little as possible.
-    let done = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Failed::from)
-        .and_then(|runtime| runtime.block_on(run(args)));
+    let done = match logs::speaks() {
+        Some(folder) => tokio::runtime::Runtime::new()
+            .map_err(Failed::from)
+            .and_then(|runtime| runtime.block_on(logs::serve(folder))),
+        // One thread: what this program does is to disturb the measured ones as little as possible.
+        None => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Failed::from)
+            .and_then(|runtime| runtime.block_on(run(Args::parse()))),
+    };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -108,6 +115,9 @@ async fn run(args: Args) -> Result<(), Failed> {
     }
     if asked(Part::Steps) {
         steps::run(&bench, &mut aims).await?;
+    }
+    if asked(Part::Logs) {
+        logs::run(&bench, &mut aims).await?;
     }
     aims.print();
     Ok(())
