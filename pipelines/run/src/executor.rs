@@ -178,17 +178,19 @@ impl Executor {
             () = tokio::time::sleep(timeout) => StepOutcome::Failure { message: format!("timed out after {}", rounded(timeout)) },
         };
         ended.cancel();
-        let _ = tokio::time::timeout(longest_end, work).await;
+        if let Some(longest_end) = longest_end {
+            let _ = tokio::time::timeout(longest_end, work).await;
+        }
         log.flush().await;
         outcome
     }
 
     /// How long a step that was asked to stop is waited for: a container has its time to end, everything
     /// else ends by being let go of.
-    fn longest_end(&self, action: &Action) -> Duration {
+    fn longest_end(&self, action: &Action) -> Option<Duration> {
         match (self, action) {
-            (Executor::Docker(docker), Action::Container(_)) => container::longest_end(docker),
-            _ => Duration::ZERO,
+            (Executor::Docker(docker), Action::Container(_)) => Some(container::longest_end(docker)),
+            _ => None,
         }
     }
 

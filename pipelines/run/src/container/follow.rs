@@ -22,6 +22,9 @@ use crate::{
 /// this never will.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
+/// Seconds back from now, by a clock that may not be the engine's.
+const EARLIER_EVENTS: i64 = 600;
+
 /// What the engine's file spends on each piece of output besides the text.
 const BYTES_PER_RECORD: u64 = 80;
 
@@ -52,7 +55,10 @@ pub(super) async fn follow(
 ) -> Result<End, StepFault> {
     let docker = engine.docker().await?;
     let died = HashMap::from([("container", vec![container]), ("event", vec!["die"])]);
-    let mut deaths = docker.events(Some(EventsOptionsBuilder::new().filters(&died).build()));
+    // It may have died before anybody listened.
+    let since = (Timestamp::now().0 / 1000 - EARLIER_EVENTS).to_string();
+    let options = EventsOptionsBuilder::new().filters(&died).since(&since).build();
+    let mut deaths = docker.events(Some(options));
     let options = LogsOptionsBuilder::new().follow(true).stdout(true).stderr(true).timestamps(true).build();
     let mut frames = docker.logs(container, Some(options));
     let options = WaitContainerOptionsBuilder::new().condition("not-running").build();

@@ -190,7 +190,9 @@ impl ContainerStep<'_> {
 
     async fn outcome(&self, end: End) -> Result<StepOutcome, StepFault> {
         match end {
-            End::Exited { code: 0, .. } if self.job.detached => {
+            End::Exited { code, .. }
+                if self.job.detached && (code == 0 || self.is_being_removed().await?) =>
+            {
                 Ok(StepOutcome::Success { outputs: Default::default() })
             }
             End::Exited { code: 0, told: Some(Told { has_outputs: false }), .. }
@@ -211,10 +213,15 @@ impl ContainerStep<'_> {
                 let mib = self.docker.containers.output_bytes as f64 / f64::from(1 << 20);
                 Err(StepFault::Failure(format!("stopped: it wrote more than {mib} MiB of output")))
             }
-            // Its workflow has ended, which is what it waited for.
             End::Removed if self.job.detached => Ok(StepOutcome::Success { outputs: Default::default() }),
             End::Removed => Err(StepFault::transient("the container was removed while it ran")),
         }
+    }
+
+    /// Its workflow has ended, which is what a service waits for.
+    async fn is_being_removed(&self) -> Result<bool, StepFault> {
+        use bollard::models::ContainerStateStatusEnum::{DEAD, REMOVING};
+        Ok(self.state().await?.is_none_or(|state| matches!(state.status, Some(REMOVING | DEAD))))
     }
 
     async fn why_exited(&self, code: i64) -> String {

@@ -17,7 +17,7 @@ use bollard::query_parameters::{
 use mergeyard_plan::action::{Action, CloneAction, ContainerAction};
 use mergeyard_run::{
     engine::Engine,
-    executor::{ContainerLimits, Docker, Executor, Live, StepContext, StepJob, StepOutcome},
+    executor::{ContainerLimits, Docker, Executor, Live, Play, Scripted, StepContext, StepJob, StepOutcome},
     git::{GitCache, GitLimits},
     log::{LogLine, LogSink, Stream},
     registry_client::{RegistryAccess, RegistryClient},
@@ -80,6 +80,14 @@ impl Steps {
         let (dir, owner) = (tempfile::tempdir().unwrap(), format!("t{}", fresh()));
         let executor = executor(&dir, &owner, configure);
         Steps { dir, owner, executor, workflow: WorkflowId(1), next: AtomicI64::new(1) }
+    }
+
+    /// Without an engine.
+    pub(crate) fn played(play: impl Play + 'static) -> Steps {
+        let steps = Steps::new();
+        let git = GitCache::new(steps.dir.path().join("played"), GitLimits::default()).unwrap();
+        let scripted = Scripted { play: Arc::new(play), git, registry: no_registry() };
+        Steps { executor: Arc::new(Executor::Scripted(scripted)), ..steps }
     }
 
     /// The server that comes after this one was killed.
