@@ -41,7 +41,7 @@ pub(super) static WORKFLOW: Table = Table {
         key("clone", Shape::Steps(&CLONE), "How the commit gets into the workspace"),
         key("skip_clone", Shape::Flag, "Start with an empty workspace"),
         key("workspace", Shape::Keys(&WORKSPACE), "Where the workspace is mounted"),
-        key("labels", Shape::Either(&[TEXT_MAP, TEXTS]), "What the runner has to offer"),
+        key("labels", TEXT_MAP, "What the runner has to offer"),
         key("depends_on", NEEDS, "Workflows that have to end first"),
         key(
             "concurrency",

@@ -71,7 +71,6 @@ fn workflow<'a>(
         let tree = parse(number, part.text, &anchors, limits, findings);
         anchors.extend(tree.anchors);
         if let Some(root) = tree.root {
-            grammar::check(&Shape::Keys(&WORKFLOW), &root, "a pipeline", findings);
             include::check_fragment(&root, findings);
             let part = Reader { limits, findings, file: number }.workflow(&root);
             underneath = include::on_top(part, underneath);
@@ -120,10 +119,7 @@ impl Reader<'_, '_> {
             clone: self.steps(root.get("clone"), &CLONE),
             steps: self.steps(root.get("steps"), &STEP),
             services: self.steps(root.get("services"), &SERVICE),
-            labels: pairs(root.get("labels"))
-                .into_iter()
-                .filter_map(|(key, value)| Some((key.value, value.text()?)))
-                .collect(),
+            labels: root.get("labels").map(labels).unwrap_or_default(),
             depends_on: root.get("depends_on").map(needs).unwrap_or_default(),
             runs_on: root.get("runs_on").map(statuses).unwrap_or_default(),
             concurrency: root.get("concurrency").and_then(|node| self.concurrency(node)),
@@ -212,22 +208,8 @@ impl InputKind {
     }
 }
 
-/// The entries of a mapping. Of a list, `name=value` in each item.
-pub(super) fn pairs(node: Option<&Node>) -> Vec<(Spanned<String>, Node)> {
-    let Some(node) = node else { return Vec::new() };
-    if let Kind::Map(entries) = &node.kind {
-        return entries.iter().map(|(key, node)| (key.spanned(), node.clone())).collect();
-    }
-    let mut pairs = Vec::new();
-    for item in node.one_or_more() {
-        if let Some((name, value)) = item.text().and_then(|text| {
-            let (name, value) = text.value.split_once('=')?;
-            Some((Spanned { value: name.to_owned(), at: text.at }, item.with_text(value)))
-        }) {
-            pairs.push((name, value));
-        }
-    }
-    pairs
+fn labels(node: &Node) -> BTreeMap<String, Spanned<String>> {
+    node.map().iter().filter_map(|(key, node)| Some((key.text.clone(), node.text()?))).collect()
 }
 
 fn workspace(node: &Node) -> Workspace {

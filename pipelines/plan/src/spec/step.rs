@@ -10,7 +10,7 @@ use super::{
     grammar::{self, Table},
     keys::SERVICE,
     node::{Key, Kind, Node, Place},
-    read::{Reader, needs, pairs, spanned},
+    read::{Reader, needs, spanned},
     scalar,
 };
 
@@ -55,9 +55,7 @@ impl Reader<'_, '_> {
         let text = |key: &str| node.get(key).and_then(Node::text);
         let texts = |key: &str| node.get(key).map(Node::texts).unwrap_or_default();
         let flag = |key: &str| node.get(key).and_then(Node::flag);
-        let values = |key: &str| -> Vec<(Spanned<String>, Value)> {
-            pairs(node.get(key)).into_iter().map(|(key, value)| (key, value.json())).collect()
-        };
+        let values = |key: &str| node.get(key).map(Node::values).unwrap_or_default();
         Step {
             name,
             origin: (self.file > 0).then(|| self.findings.files[self.file].to_owned()),
@@ -101,7 +99,7 @@ impl Reader<'_, '_> {
     fn environment(&mut self, step: &Node) -> Vec<(Spanned<String>, Value)> {
         let Some(node) = step.get("environment") else { return Vec::new() };
         if let Kind::Map(_) = node.kind {
-            return pairs(Some(node)).into_iter().map(|(key, value)| (key, value.json())).collect();
+            return node.values();
         }
         let message = "a list of variables is outdated: write `NAME: value` for each";
         self.findings.warning(node.place, "pipeline-old-key", message);
@@ -167,6 +165,11 @@ impl Reader<'_, '_> {
 }
 
 impl Node {
+    /// A mapping in the order of the file.
+    fn values(&self) -> Vec<(Spanned<String>, Value)> {
+        self.map().iter().map(|(key, node)| (key.spanned(), node.json())).collect()
+    }
+
     /// As settings pass it on. Numbers that JSON has not are findings of the grammar.
     fn json(&self) -> Value {
         match &self.kind {
