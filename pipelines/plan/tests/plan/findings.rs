@@ -145,6 +145,10 @@ fn what_would_do_something_else_than_it_says_is_an_error() {
 #[test]
 fn keys_for_anchors_and_other_programs_are_fine() {
     assert!(
+        findings("variables: [.nan, 1e999]\nsteps: {a: {image: x}}\n").is_empty(),
+        "nobody is given these"
+    );
+    assert!(
         findings("x-a: 1\n_b: 2\n.c: 3\nversion: 1\n$schema: https://x\nsteps: {a: {image: x, x-mine: 1}}\n")
             .is_empty()
     );
@@ -307,6 +311,14 @@ fn what_an_alias_repeats_is_said_once() {
         found.iter().all(|finding| finding.starts_with("1:20 warning pipeline-unknown-key ")),
         "{found:#?}"
     );
+}
+
+#[test]
+fn an_invisible_mark_at_the_beginning_moves_nothing() {
+    let text = "\u{feff}whn: 1\nsteps: {a: {image: x}}\n";
+    one(text, "1:1 warning pipeline-unknown-key", "`when`");
+    let rendered = reading(text).findings[0].render(text);
+    assert!(rendered.contains("1 | whn: 1\n  | ^\n"), "{rendered}");
 }
 
 #[test]
