@@ -270,6 +270,18 @@ fn dependencies_that_are_not_there() {
 }
 
 #[test]
+fn a_workflow_that_is_needed_has_a_name() {
+    let found = findings("depends_on:\n  - workflow: other\nsteps: {a: {image: x}}\n");
+    assert_eq!(
+        found,
+        [
+            "2:5 warning pipeline-unknown-key `depends_on` has no key `workflow` and passes it over: it knows `name`, `optional`",
+            "2:5 error pipeline-dependency a dependency needs the `name` of a workflow",
+        ]
+    );
+}
+
+#[test]
 fn steps_that_wait_for_each_other_are_named() {
     let text = "steps:\n  a: {image: x, depends_on: c}\n  b: {image: x, depends_on: a}\n  c: {image: x, depends_on: [b]}\n  d: {image: x, depends_on: a}\n";
     one(text, "2:3 error pipeline-cycle", "steps wait for each other: `a` → `c` → `b` → `a`: remove one");
