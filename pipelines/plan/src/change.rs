@@ -3,7 +3,7 @@
 use mergeyard_types::{CommitSha, GitRef, RepoName, Timestamp};
 
 use crate::{
-    event::{Asked, Deployment, Event, EventKind, Forge, PullRequest, Push, Release, Repository},
+    event::{Asked, Deployment, Event, EventKind, Forge, PullRequest, Push, Rehearsal, Release, Repository},
     policy::{Forks, Policies, Policy},
 };
 
@@ -113,6 +113,7 @@ pub fn change<'a>(
         Event::Release(release) => released(release, policy, known_as),
         Event::Deployment(deployment) => deployed(deployment, policy, known_as),
         Event::Asked { forge, repository, asked } => asked_for(asked, (*forge, repository), policy, known_as),
+        Event::Rehearsed { repository, rehearsal } => rehearsed(rehearsal, repository, policy, known_as),
         Event::Other { event, action: Some(action), .. } => {
             return Err(format!("event `{event}` with action `{action}` starts nothing here"));
         }
@@ -327,5 +328,34 @@ fn asked_for<'a>(
         number: None,
         fork: None,
         occasion: format!("{}/{}", asked.name, asked.occasion),
+    }
+}
+
+fn rehearsed<'a>(
+    rehearsal: &Rehearsal,
+    repository: &Repository,
+    policy: &'a Policy,
+    known_as: RepoName,
+) -> Change<'a, At> {
+    let pull = rehearsal.kind.is_pull_request();
+    let number = pull.then_some(Rehearsal::PULL_REQUEST);
+    let head = number.and_then(|number| format!("refs/pull/{number}/head").parse().ok());
+    let merged = rehearsal.kind == EventKind::PullRequestMerged;
+    Change {
+        policy,
+        known_as,
+        forge: Forge::Git,
+        repository: repository.clone(),
+        event: rehearsal.kind,
+        branch: rehearsal.branch.clone(),
+        git_ref: head.filter(|_| !merged).or_else(|| Some(rehearsal.git_ref.clone())),
+        commit: At::Commit(rehearsal.commit),
+        hints: GitRef::branch(&rehearsal.branch).into_iter().collect(),
+        merged_at: None,
+        title: rehearsal.title.clone(),
+        author: rehearsal.author.clone(),
+        number,
+        fork: None,
+        occasion: String::new(),
     }
 }

@@ -27,6 +27,10 @@ pub enum Event {
         repository: Repository,
         asked: Asked,
     },
+    Rehearsed {
+        repository: Repository,
+        rehearsal: Rehearsal,
+    },
     Other {
         repository: Option<Repository>,
         event: String,
@@ -269,6 +273,33 @@ pub struct Asked {
     pub occasion: String,
 }
 
+/// An event that is only played, for `mergeyard run` and `mergeyard plan`: what would happen with
+/// this commit if it had come this way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rehearsal {
+    pub kind: EventKind,
+    pub repository: RepoName,
+    /// A branch, or for the events that have one a tag.
+    #[serde(rename = "ref")]
+    pub git_ref: GitRef,
+    pub branch: String,
+    pub commit: CommitSha,
+    /// What changed files are counted from.
+    pub before: Option<CommitSha>,
+    pub title: String,
+    pub author: String,
+    #[serde(default)]
+    pub inputs: BTreeMap<String, String>,
+    /// The one workflow that is wanted, with what it depends on.
+    pub only: Option<String>,
+}
+
+impl Rehearsal {
+    /// The number that its pull request has, when it plays one.
+    pub const PULL_REQUEST: u64 = 1;
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AskedKind {
@@ -329,6 +360,10 @@ impl Event {
 
     /// Reads what the scheduler, the command line or the API wrote as a delivery of its own.
     pub fn from_mergeyard(payload: &[u8]) -> Result<Self, EventError> {
+        if let Some(rehearsal) = parse::<RawRehearsed>("mergeyard", payload)?.rehearsal {
+            let repository = Repository::named(rehearsal.repository.clone());
+            return Ok(Event::Rehearsed { repository, rehearsal });
+        }
         let asked: Asked = parse("mergeyard", payload)?;
         Ok(Event::Asked { forge: Forge::Git, repository: Repository::named(asked.repository.clone()), asked })
     }
@@ -340,7 +375,7 @@ impl Event {
             Event::Push(push) | Event::Tag(push) => Some(&push.repository),
             Event::Release(release) => Some(&release.repository),
             Event::Deployment(deployment) => Some(&deployment.repository),
-            Event::Asked { repository, .. } => Some(repository),
+            Event::Asked { repository, .. } | Event::Rehearsed { repository, .. } => Some(repository),
             Event::Other { repository, .. } => repository.as_ref(),
         }
     }
@@ -354,6 +389,7 @@ impl Event {
             Event::Release(_) => Some(EventKind::Release),
             Event::Deployment(_) => Some(EventKind::Deployment),
             Event::Asked { asked, .. } => Some(asked.kind.event()),
+            Event::Rehearsed { rehearsal, .. } => Some(rehearsal.kind),
             Event::Ping | Event::Other { .. } => None,
         }
     }
@@ -560,6 +596,11 @@ pub(crate) fn one_line(text: &str) -> String {
 fn timestamp(text: &str) -> Result<Timestamp, String> {
     let time: jiff::Timestamp = text.parse().map_err(|e: jiff::Error| e.to_string())?;
     Ok(Timestamp(time.as_millisecond()))
+}
+
+#[derive(Deserialize)]
+struct RawRehearsed {
+    rehearsal: Option<Rehearsal>,
 }
 
 #[derive(Deserialize)]

@@ -47,6 +47,7 @@ pub fn facts(event: &Event, change: &Change<'_>, known: Known) -> Facts {
     let page = repository.html_url.clone().unwrap_or_default();
     let inputs = match event {
         Event::Asked { asked, .. } => asked.inputs.clone(),
+        Event::Rehearsed { rehearsal, .. } => rehearsal.inputs.clone(),
         _ => Default::default(),
     };
     let kind = match change.forge {
@@ -95,7 +96,8 @@ pub fn facts(event: &Event, change: &Change<'_>, known: Known) -> Facts {
             told_by(&deployment.author, &mut pipeline, &mut about);
         }
         Event::Asked { asked, .. } if change.event == EventKind::Cron => pipeline.cron = asked.name.clone(),
-        Event::Asked { .. } | Event::Ping | Event::Other { .. } => {}
+        Event::Rehearsed { .. } if change.event.is_pull_request() => played_pull_request(change, &mut about),
+        Event::Asked { .. } | Event::Rehearsed { .. } | Event::Ping | Event::Other { .. } => {}
     }
     if pipeline.forge_url.is_empty() {
         pipeline.forge_url = about.url.clone();
@@ -116,7 +118,7 @@ pub fn facts(event: &Event, change: &Change<'_>, known: Known) -> Facts {
         pipeline,
         commit: about,
         previous,
-        local: false,
+        local: matches!(event, Event::Rehearsed { .. }),
         inputs,
     }
 }
@@ -150,6 +152,17 @@ fn told_by(account: &Account, pipeline: &mut PipelineFacts, commit: &mut Commit)
     }
     pipeline.avatar = account.avatar.clone();
     commit.author_avatar = account.avatar.clone();
+}
+
+fn played_pull_request(change: &Change<'_>, commit: &mut Commit) {
+    let branch = &change.branch;
+    commit.refspec = format!("{branch}:{branch}");
+    (commit.source_branch, commit.target_branch) = (branch.clone(), branch.clone());
+    commit.pull_request = Some(PullRequestFacts {
+        number: change.number.unwrap_or_default(),
+        merged: change.event == EventKind::PullRequestMerged,
+        ..PullRequestFacts::default()
+    });
 }
 
 fn told_by_pull_request(pull: &PullRequest, pipeline: &mut PipelineFacts, commit: &mut Commit) {
