@@ -185,6 +185,25 @@ pub fn plan(sources: &[Source], request: &Request<'_>) -> Plan {
 }
 
 impl Plan {
+    /// Only the workflows of this name and those they depend on, however far. `None` when there is
+    /// no such workflow.
+    pub fn only(self, name: &str) -> Option<Self> {
+        self.workflows.iter().find(|workflow| workflow.name == name)?;
+        let mut wanted = BTreeSet::from([name.to_owned()]);
+        loop {
+            let before = wanted.len();
+            let named = self.workflows.iter().filter(|workflow| wanted.contains(&workflow.name));
+            let needs: Vec<String> = named.flat_map(|workflow| workflow.rules.needs.clone()).collect();
+            wanted.extend(needs);
+            if wanted.len() == before {
+                break;
+            }
+        }
+        let both = self.workflows.into_iter().zip(self.whys);
+        let (workflows, whys) = both.filter(|(workflow, _)| wanted.contains(&workflow.name)).unzip();
+        Some(Self { workflows, whys, ..self })
+    }
+
     /// Why there is nothing to run and nothing to complain about, if so.
     pub fn nothing_to_do(&self) -> Option<String> {
         const MOST_TOLD: usize = 3;
