@@ -1,11 +1,13 @@
 //! The one integration test binary: stories about the whole yard, told in one process,
 //! and about the real program at the edges.
 
+mod api;
 mod architecture;
 mod crash;
 mod deliver;
 mod doctor;
 mod github;
+mod lint;
 mod logs;
 mod real;
 mod receive;
