@@ -1,19 +1,23 @@
 //! From an event to a plan, or to the reason why not.
 //!
 //! Three pure steps, because the facts for each come from farther away: [`change`] needs
-//! only the configuration, [`candidates`] the files at the commit, [`decide`] what the
-//! registry has already published.
+//! only the configuration, [`candidates`] the files at the commit, [`decide`] all that is known
+//! about the run, and for the built-in pipeline what the registry has already published.
+
+use std::collections::BTreeMap;
 
 use mergeyard_types::{CommitSha, Digest, GitRef, ImageName, RepoName, RunId, Timestamp, TreeId, Version};
 
 pub use crate::change::{Change, Identity, change};
 use crate::{
-    action::{Action, ImageAction},
+    action::Action,
+    builtin,
     event::Forge,
+    facts::Facts,
     finding::Finding,
-    pipeline::{Pipeline, Uses},
     rules::{StepRules, WorkflowRules},
     service::Service,
+    workflows::{self, Gates, Request},
 };
 
 /// A commit can hold many folders; past this it is a mistake or an attack.
@@ -178,41 +182,24 @@ fn text<'f>(folder: &str, name: &str, file: &'f File) -> Result<&'f [u8], Findin
     }
 }
 
-/// The plan for a change, from what its commit holds and what is published already.
-/// `published` stands beside `candidates`, one for one.
-pub fn decide(
-    change: &Change<'_>,
-    pipeline: (&str, &Pipeline),
-    candidates: &[Candidate],
-    published: &[Published],
-) -> Decision {
-    let (name, pipeline) = pipeline;
-    if !pipeline.when.event.iter().any(|event| event == change.event.as_str()) {
-        return Decision::Ignore(format!("pipeline `{name}` does not run on event `{}`", change.event));
+/// The plan for a change whose commit has no pipeline files: the built-in pipeline, from the
+/// folders that hold an image. `published` stands beside `images`, one for one.
+pub fn decide(change: &Change<'_>, facts: &Facts, images: &[Candidate], published: &[Published]) -> Decision {
+    if let Some(why) = no_images(change, images) {
+        return Decision::Ignore(why);
     }
-    if candidates.is_empty() {
-        return Decision::Ignore(format!(
-            "commit {} has no folder with both a Dockerfile and a spec.json",
-            change.commit.short()
-        ));
+    let (runner, gates) = (BTreeMap::new(), Gates::default());
+    let request = Request { facts, secrets: None, runner: &runner, images, gates: &gates };
+    let plan = workflows::plan(&[builtin::image(images)], &request);
+    if let Some(why) = plan.nothing_to_do() {
+        return Decision::Ignore(why);
     }
-    if candidates.len() > MOST_IMAGES {
-        return Decision::Ignore(format!(
-            "commit {} has {} folders with a Dockerfile and a spec.json, more than the {MOST_IMAGES} allowed",
-            change.commit.short(),
-            candidates.len()
-        ));
+    let mut workflows = plan.workflows;
+    for (at, (workflow, published)) in workflows.iter_mut().zip(published).enumerate() {
+        foresee(workflow, &images[..=at], published);
     }
-    let workflows = candidates
-        .iter()
-        .zip(published)
-        .enumerate()
-        .map(|(at, (candidate, published))| {
-            let earlier = candidates[..at].iter().find(|other| same_image(other, candidate));
-            workflow(name, pipeline, candidate, published, earlier)
-        })
-        .collect();
-    Decision::Run(Box::new(planned_run(change, workflows)))
+    let facts = serde_json::to_value(facts.remembered()).unwrap_or_default();
+    Decision::Run(Box::new(PlannedRun { facts, ..planned_run(change, workflows) }))
 }
 
 /// The run of a change, with what its plan says is to be done.
@@ -243,70 +230,46 @@ pub fn planned_run(change: &Change<'_>, workflows: Vec<PlannedWorkflow>) -> Plan
     }
 }
 
+fn no_images(change: &Change<'_>, images: &[Candidate]) -> Option<String> {
+    let commit = change.commit.short();
+    match images.len() {
+        0 => Some(format!("commit {commit} has no folder with both a Dockerfile and a spec.json")),
+        count if count > MOST_IMAGES => Some(format!(
+            "commit {commit} has {count} folders with a Dockerfile and a spec.json, more than the {MOST_IMAGES} allowed"
+        )),
+        _ => None,
+    }
+}
+
 fn same_image(one: &Candidate, other: &Candidate) -> bool {
     matches!((&one.service, &other.service), (Ok(one), Ok(other)) if one == other)
 }
 
-fn workflow(
-    name: &str,
-    pipeline: &Pipeline,
-    candidate: &Candidate,
-    published: &Published,
-    earlier: Option<&Candidate>,
-) -> PlannedWorkflow {
-    let axis = Some(candidate.folder.clone()).filter(|folder| !folder.is_empty());
-    let finished = |verdict| PlannedWorkflow {
-        name: name.to_owned(),
-        axis: axis.clone(),
-        verdict,
-        rules: WorkflowRules::default(),
-        steps: vec![],
+/// Ends a workflow of the built-in pipeline whose outcome is plain already. `images` ends with its
+/// own.
+fn foresee(workflow: &mut PlannedWorkflow, images: &[Candidate], published: &Published) {
+    let Some((Candidate { folder, tree, service: Ok(service) }, earlier)) = images.split_last() else {
+        return;
     };
-    let service = match &candidate.service {
-        Ok(service) => service,
-        Err(finding) => return finished(Verdict::Refuse(finding.to_string())),
-    };
-    let Service { name: image, version } = service;
-    if let Some(earlier) = earlier {
-        return finished(Verdict::Refuse(format!(
-            "{} and {} both ask for {image}:{version}; give one of them another name or version",
+    let Service { name, version } = service;
+    let spec = path(folder, "spec.json");
+    let own = &images[images.len() - 1];
+    let verdict = match (earlier.iter().find(|other| same_image(other, own)), published) {
+        _ if workflow.verdict != Verdict::Run => return,
+        (Some(earlier), _) => Verdict::Refuse(format!(
+            "{} and {spec} both ask for {name}:{version}; give one of them another name or version",
             path(&earlier.folder, "spec.json"),
-            path(&candidate.folder, "spec.json"),
-        )));
-    }
-    match published {
-        Published::Image { digest, tree: Some(tree) } if *tree == candidate.tree => {
-            return finished(Verdict::Skip(unchanged(image, version, digest)));
+        )),
+        (None, Published::Image { digest, tree: Some(there) }) if there == tree => {
+            Verdict::Skip(unchanged(name, version, digest))
         }
-        Published::Image { tree, .. } => {
-            let spec = path(&candidate.folder, "spec.json");
-            return finished(Verdict::Refuse(already_published(image, version, tree.as_ref(), &spec)));
+        (None, Published::Image { tree, .. }) => {
+            Verdict::Refuse(already_published(name, version, tree.as_ref(), &spec))
         }
-        Published::Nothing | Published::Unknown => {}
-    }
-    let steps = pipeline.steps.iter().enumerate().map(|(at, step)| PlannedStep {
-        name: step.name.clone(),
-        verdict: Verdict::Run,
-        rules: StepRules { needs: at.checked_sub(1).into_iter().collect(), ..StepRules::default() },
-        action: match step.uses {
-            Uses::Image => Action::Image(ImageAction {
-                folder: candidate.folder.clone(),
-                name: image.clone(),
-                version: version.clone(),
-                tree: candidate.tree,
-            }),
-        },
-        timeout: step.timeout,
-        retry: step.retry,
-        serial: Some(format!("image/{image}")),
-    });
-    PlannedWorkflow {
-        name: name.to_owned(),
-        axis: axis.clone(),
-        verdict: Verdict::Run,
-        rules: WorkflowRules::default(),
-        steps: steps.collect(),
-    }
+        (None, Published::Nothing | Published::Unknown) => return,
+    };
+    workflow.verdict = verdict;
+    workflow.steps = vec![];
 }
 
 /// Said by the planner, and by the step when it finds the same at the last moment.

@@ -13,15 +13,10 @@ impl Plan {
     /// The form of `mergeyard plan --format json`.
     pub fn explain(&self) -> Value {
         let workflows = self.workflows.iter().zip(&self.whys).map(|(workflow, whys)| {
-            let steps = workflow.steps.iter().zip(&whys.steps).map(|(step, why)| {
-                let told = Told::step(workflow, step, why);
-                let needs = step.rules.needs.iter().filter_map(|need| workflow.steps.get(*need));
-                json!({
-                    "name": step.name,
-                    "verdict": told.verdict,
-                    "why": told.why,
-                    "depends_on": needs.map(|step| step.name.as_str()).collect::<Vec<_>>(),
-                })
+            let steps = whys.steps.iter().enumerate().map(|(at, (name, why))| {
+                let told = Told::step(workflow.steps.get(at), why);
+                let needs = names_of_needs(workflow, at);
+                json!({"name": name, "verdict": told.verdict, "why": told.why, "depends_on": needs})
             });
             let told = Told::workflow(workflow, whys);
             let mut entry = json!({
@@ -45,17 +40,12 @@ impl Plan {
             let told = Told::workflow(workflow, whys);
             let axis = workflow.axis.as_deref().map(|axis| format!(" [{axis}]")).unwrap_or_default();
             let _ = writeln!(text, "\n{:<4} {}{axis}: {}", told.verdict, workflow.name, told.why);
-            for (step, why) in workflow.steps.iter().zip(&whys.steps) {
-                let told = Told::step(workflow, step, why);
-                let needs: Vec<&str> = step
-                    .rules
-                    .needs
-                    .iter()
-                    .filter_map(|need| Some(workflow.steps.get(*need)?.name.as_str()))
-                    .collect();
+            for (at, (name, why)) in whys.steps.iter().enumerate() {
+                let told = Told::step(workflow.steps.get(at), why);
+                let needs = names_of_needs(workflow, at);
                 let after =
                     if needs.is_empty() { String::new() } else { format!(" (after {})", needs.join(", ")) };
-                let _ = writeln!(text, "  {:<4} {}{after}: {}", told.verdict, step.name, told.why);
+                let _ = writeln!(text, "  {:<4} {name}{after}: {}", told.verdict, told.why);
             }
         }
         for finding in &self.findings {
@@ -63,6 +53,11 @@ impl Plan {
         }
         text
     }
+}
+
+fn names_of_needs(workflow: &PlannedWorkflow, at: usize) -> Vec<&str> {
+    let needs = workflow.steps.get(at).map(|step| step.rules.needs.as_slice()).unwrap_or_default();
+    needs.iter().filter_map(|need| Some(workflow.steps.get(*need)?.name.as_str())).collect()
 }
 
 struct Told {
@@ -93,10 +88,9 @@ impl Told {
         Self { verdict: "run", why }
     }
 
-    fn step(workflow: &PlannedWorkflow, step: &PlannedStep, why: &str) -> Self {
-        if workflow.verdict != Verdict::Run {
-            return Self { verdict: "skip", why: "its workflow does not run".to_owned() };
-        }
+    /// A workflow that does not run has no steps, only their names.
+    fn step(step: Option<&PlannedStep>, why: &str) -> Self {
+        let Some(step) = step else { return Self { verdict: "skip", why: why.to_owned() } };
         let mut why = why.to_owned();
         match (&step.verdict, &step.rules.gate) {
             (Verdict::Run, Some(gate)) => {

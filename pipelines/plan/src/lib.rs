@@ -6,6 +6,7 @@
 //! value, so every decision can be tested, printed and taken again.
 
 pub mod action;
+pub mod builtin;
 pub mod change;
 pub mod decide;
 pub mod effect;
@@ -19,7 +20,6 @@ pub mod gather;
 pub mod labels;
 pub mod outputs;
 pub mod package_list;
-pub mod pipeline;
 pub mod policy;
 pub mod rules;
 pub mod run;

@@ -57,6 +57,8 @@ pub struct Source {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SourcePoint {
     pub point: Point,
+    /// How the point is called in GitHub's status and on a page.
+    pub axis: Option<String>,
     /// `None` when the findings say why there is none.
     pub workflow: Option<Workflow>,
     pub findings: Vec<Finding>,
@@ -73,6 +75,7 @@ pub struct Gates {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     pub event: EventKind,
+    /// One that does not run has no steps: its plan has finished it.
     pub workflows: Vec<PlannedWorkflow>,
     /// Beside each workflow.
     pub(crate) whys: Vec<Whys>,
@@ -82,7 +85,8 @@ pub struct Plan {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Whys {
     pub(crate) workflow: String,
-    pub(crate) steps: Vec<String>,
+    /// Names and reasons, also of the steps of a workflow that does not run.
+    pub(crate) steps: Vec<(String, String)>,
 }
 
 /// Reads all files. Variables of a file are those of the run, its own name and number, what a
@@ -111,12 +115,12 @@ pub fn read(files: &[PipelineFile], facts: &Facts, limits: &Limits) -> Vec<Sourc
                         Ok(read) => (read.workflow, read.findings),
                         Err(finding) => (None, vec![finding]),
                     };
-                    SourcePoint { point, workflow, findings }
+                    SourcePoint { axis: axis(&point), point, workflow, findings }
                 })
                 .collect(),
             Err(findings) => {
                 number += 1;
-                vec![SourcePoint { point: Point::new(), workflow: None, findings }]
+                vec![SourcePoint { findings, ..SourcePoint::default() }]
             }
         };
         sources.push(Source { file: file.path.clone(), points });
@@ -178,6 +182,23 @@ pub fn plan(sources: &[Source], request: &Request<'_>) -> Plan {
         plan.whys.push(whys);
     }
     plan
+}
+
+impl Plan {
+    /// Why there is nothing to run and nothing to complain about, if so.
+    pub fn nothing_to_do(&self) -> Option<String> {
+        const MOST_TOLD: usize = 3;
+        let skipped = |workflow: &PlannedWorkflow| match &workflow.verdict {
+            Verdict::Skip(why) => Some(format!("`{}`: {why}", workflow.name)),
+            Verdict::Run | Verdict::Refuse(_) => None,
+        };
+        let mut whys = self.workflows.iter().map(skipped).collect::<Option<Vec<String>>>()?;
+        whys.dedup();
+        let more = whys.len().saturating_sub(MOST_TOLD);
+        whys.truncate(MOST_TOLD);
+        let more = if more == 0 { String::new() } else { format!("; and {more} more") };
+        Some(format!("no workflow runs on this `{}`: {}{more}", self.event, whys.join("; ")))
+    }
 }
 
 impl Gates {
@@ -317,18 +338,20 @@ impl<'a> Draft<'a> {
                 limit: concurrency.limit,
             }),
         };
-        let why = match &self.verdict {
-            Verdict::Run => self.why,
-            Verdict::Skip(why) | Verdict::Refuse(why) => why.clone(),
+        let (why, steps) = match &self.verdict {
+            Verdict::Run => (self.why, self.steps.steps),
+            Verdict::Skip(why) | Verdict::Refuse(why) => (why.clone(), Vec::new()),
         };
-        let planned = PlannedWorkflow {
-            name: self.name,
-            axis: axis(&self.point.point),
-            verdict: self.verdict,
-            rules,
-            steps: self.steps.steps,
+        let names =
+            workflow.into_iter().flat_map(|workflow| &workflow.steps).map(|step| step.name.value.clone());
+        let out = || "its workflow does not run".to_owned();
+        let whys = match self.verdict {
+            Verdict::Run => steps.iter().map(|step| step.name.clone()).zip(self.steps.whys).collect(),
+            Verdict::Skip(_) | Verdict::Refuse(_) => names.map(|name| (name, out())).collect(),
         };
-        (planned, Whys { workflow: why, steps: self.steps.whys })
+        let axis = self.point.axis.clone();
+        let planned = PlannedWorkflow { name: self.name, axis, verdict: self.verdict, rules, steps };
+        (planned, Whys { workflow: why, steps: whys })
     }
 }
 

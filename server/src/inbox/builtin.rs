@@ -4,7 +4,7 @@ use mergeyard_plan::{
     change::Change,
     decide::{self, Candidate, Decision, File, Folder, Published},
     event::{EventKind, Forge},
-    pipeline::{BUILTIN_IMAGE, Pipeline},
+    facts::Facts,
 };
 use mergeyard_run::git::{Commit, Entry};
 use tracing::warn;
@@ -15,21 +15,27 @@ use crate::yard::Yard;
 /// The label an image carries with the git tree it was built from.
 const TREE_LABEL: &str = "dev.mergeyard.tree";
 
-pub(super) async fn decide(yard: &Yard, change: &Change<'_>, commit: &Commit) -> Result<Decision, Fault> {
-    // GitHub says a merge twice, as a pull request and as a push; the first says more.
-    if change.event == EventKind::Push && change.forge == Forge::Github {
-        return Ok(Decision::Ignore(format!(
+/// GitHub says a merge twice, as a pull request and as a push; the first says more.
+pub(super) fn starts_nothing(change: &Change<'_>) -> Option<String> {
+    let said_twice = change.event == EventKind::Push && change.forge == Forge::Github;
+    said_twice.then(|| {
+        format!(
             "commit {} has no pipeline files, and without any a push starts nothing: GitHub says a merge with \
              a pull request event",
             change.commit.short()
-        )));
-    }
+        )
+    })
+}
+
+pub(super) async fn decide(
+    yard: &Yard,
+    change: &Change<'_>,
+    commit: &Commit,
+    facts: &Facts,
+) -> Result<Decision, Fault> {
     let candidates = candidates(commit).await?;
     let published = published(yard, &candidates).await;
-    let (file, text) = BUILTIN_IMAGE;
-    let pipeline = Pipeline::parse(file, text).map_err(|finding| Fault::lasting(finding.to_string()))?;
-    let name = file.trim_end_matches(".yml");
-    Ok(decide::decide(change, (name, &pipeline), &candidates, &published))
+    Ok(decide::decide(change, facts, &candidates, &published))
 }
 
 /// The folders of the commit that ask for an image.

@@ -14,22 +14,31 @@ use url::Url;
 use super::{Fault, changed::Changed};
 use crate::yard::{Settings, Yard};
 
+/// The built-in pipeline (`built_in`) depends neither on what changed nor on the default branch, so
+/// nobody is asked for them on its behalf.
 pub(super) async fn facts(
     yard: &Yard,
     event: &Event,
     change: &Change<'_>,
     (remote, commit): (&Remote, &Commit),
     (number, now): (RunId, Timestamp),
+    built_in: bool,
 ) -> Result<Facts, Fault> {
     let made = commit.made().await?;
-    let files = Changed { yard, change, remote, commit, made: &made }.files(event).await;
+    let (files, default_branch) = match built_in {
+        true => (None, change.repository.default_branch.clone().unwrap_or_default()),
+        false => (
+            Changed { yard, change, remote, commit, made: &made }.files(event).await,
+            default_branch(yard, change, remote).await?,
+        ),
+    };
     let previous = yard.store.previous(&change.known_as, &change.branch).await?;
     let settings = &yard.settings;
     let known = Known {
         system: system(settings, &yard.rules().pipelines.platform),
         forge_url: forge_url(settings, change.forge, remote),
         clone_url: remote.url.to_string(),
-        default_branch: default_branch(yard, change, remote).await?,
+        default_branch,
         number,
         url: settings.run_url(number),
         now,

@@ -5,7 +5,7 @@
 
 use mergeyard_plan::{
     change::Change,
-    decide::{Decision, Verdict, planned_run},
+    decide::{Decision, planned_run},
     event::{Event, EventKind},
     facts::Facts,
     spec::{self, Limits},
@@ -30,10 +30,14 @@ pub(super) async fn decide(
     let repo = &change.repository.name;
     let commit = git.fetch(repo, remote, change.commit, &change.hints, &CancellationToken::new()).await?;
     let found = sources::read(&commit).await?;
-    if found.is_empty() {
-        return builtin::decide(yard, change, &commit).await;
+    let built_in = found.is_empty();
+    if let Some(why) = builtin::starts_nothing(change).filter(|_| built_in) {
+        return Ok(Decision::Ignore(why));
     }
-    let facts = facts::facts(yard, event, change, (remote, &commit), (number, now)).await?;
+    let facts = facts::facts(yard, event, change, (remote, &commit), (number, now), built_in).await?;
+    if built_in {
+        return builtin::decide(yard, change, &commit, &facts).await;
+    }
     let work = Work { yard, change, remote, commit: &commit, facts: &facts };
     let plan = work.plan(found).await?;
     Ok(decision(change, &facts, plan))
@@ -125,24 +129,11 @@ fn pipeline_file(source: sources::Source, included: Vec<PipelineFile>) -> Pipeli
 
 /// A run, when there is anything to do or to say no to.
 fn decision(change: &Change<'_>, facts: &Facts, plan: Plan) -> Decision {
-    let nothing = plan.workflows.iter().all(|workflow| matches!(workflow.verdict, Verdict::Skip(_)));
-    if nothing {
-        let reasons: Vec<String> = plan
-            .workflows
-            .iter()
-            .filter_map(|workflow| match &workflow.verdict {
-                Verdict::Skip(why) => Some(format!("{}: {why}", workflow.name)),
-                Verdict::Run | Verdict::Refuse(_) => None,
-            })
-            .take(MOST_REASONS)
-            .collect();
-        return Decision::Ignore(format!("no workflow runs on `{}` ({})", change.event, reasons.join("; ")));
+    if let Some(why) = plan.nothing_to_do() {
+        return Decision::Ignore(why);
     }
     let mut run = planned_run(change, plan.workflows);
     run.id = Some(facts.pipeline.number);
     run.facts = serde_json::to_value(facts.clone().kept()).unwrap_or_default();
     Decision::Run(Box::new(run))
 }
-
-/// A verdict is one line.
-const MOST_REASONS: usize = 3;

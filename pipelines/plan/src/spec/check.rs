@@ -4,15 +4,13 @@ use std::collections::HashMap;
 
 use super::{
     At, Limits, Need, Step, Workflow,
+    findings::{Findings, Quoted},
     grammar::nearest,
-    node::{Findings, Place, Quoted},
+    node::Place,
 };
 
 pub(super) fn workflow(workflow: &Workflow, steps: Place, limits: &Limits, findings: &mut Findings) {
     let Workflow { clone, steps: list, services, .. } = workflow;
-    if list.is_empty() {
-        findings.error(steps, "pipeline-no-steps", "a pipeline needs at least one step under `steps`");
-    }
     for (what, count, most) in
         [("steps", list.len(), limits.steps), ("services", services.len(), limits.services)]
     {
@@ -127,7 +125,7 @@ fn dependencies(steps: &[Step], services: &[Step], findings: &mut Findings) {
         for need in step.depends_on.iter().flatten() {
             match index.get(need.name.as_str()) {
                 Some(target) => edges[i].push(*target),
-                None if need.optional => {}
+                None if need.optional && !need.name.is_empty() => {}
                 None => {
                     let message = missing(step, need, &index, services);
                     findings.error(place(step, need.name.at, findings), "pipeline-dependency", message);

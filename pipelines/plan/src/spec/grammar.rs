@@ -9,7 +9,8 @@ use std::time::Duration;
 use globset::GlobBuilder;
 
 use super::{
-    node::{Findings, Kind, Node, Place, Quoted},
+    findings::{Findings, Quoted},
+    node::{Kind, Node, Place},
     scalar,
 };
 use crate::event::EventKind;
@@ -402,42 +403,30 @@ fn check_steps(table: &Table, node: &Node, findings: &mut Findings) {
     match &node.kind {
         Kind::Map(entries) => {
             for (key, step) in entries {
-                check_step(
-                    table,
-                    step,
-                    key.place,
-                    &format!("the {} {}", table.name, Quoted(&key.text)),
-                    findings,
-                );
+                check_step(table, step, Some(&key.text), findings);
             }
         }
         _ => {
             for step in node.one_or_more() {
                 let name = step.get("name").and_then(Node::text);
-                let what = match &name {
-                    Some(name) => format!("the {} {}", table.name, Quoted(name)),
-                    None => format!("this {}", table.name),
-                };
-                check_step(table, step, step.place, &what, findings);
+                check_step(table, step, name.as_ref().map(|name| name.as_str()), findings);
             }
         }
     }
 }
 
-fn check_step(table: &Table, step: &Node, place: Place, what: &str, findings: &mut Findings) {
-    if step.is_null() {
-        findings.error(
-            place,
-            "pipeline-empty-step",
-            format!("{what} is empty: give it an `image` and `commands`"),
-        );
-    } else {
-        match step.kind {
-            Kind::Map(_) => check_keys(table, step, what, findings),
-            _ => {
-                let message = format!("{what} is {}, but takes a mapping", step.kind_name());
-                findings.error(step.place, "pipeline-type", message);
-            }
+/// An empty step is one without an image, which is found later.
+fn check_step(table: &Table, step: &Node, name: Option<&str>, findings: &mut Findings) {
+    let what = match name {
+        Some(name) => format!("the {} {}", table.name, Quoted(name)),
+        None => format!("this {}", table.name),
+    };
+    match step.kind {
+        Kind::Map(_) => check_keys(table, step, &what, findings),
+        _ if step.is_null() => {}
+        _ => {
+            let message = format!("{what} is {}, but takes a mapping", step.kind_name());
+            findings.error(step.place, "pipeline-type", message);
         }
     }
 }

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
     Limits, Point,
-    node::{self, Findings, Key, Kind, Node, Place, Quoted, Tree},
+    findings::{Findings, Quoted},
+    node::{Key, Kind, Node, Place},
+    parse::{Tree, parse},
 };
 use crate::finding::Finding;
 
@@ -18,7 +20,7 @@ pub fn matrix(file: &str, text: &str, limits: &Limits) -> Result<Vec<Point>, Vec
         return Ok(vec![Point::new()]);
     }
     let mut findings = Findings::new(file, limits.findings);
-    let Tree { root, .. } = node::parse(0, text, &HashMap::new(), limits, &mut findings);
+    let Tree { root, .. } = parse(0, text, &HashMap::new(), limits, &mut findings);
     let points = match root.as_ref().and_then(|root| root.get("matrix")) {
         Some(node) => points(node, limits, &mut findings),
         None => Vec::new(),

@@ -12,10 +12,12 @@ use serde_json::Value;
 use crate::event::EventKind;
 
 mod check;
+mod findings;
 mod grammar;
 mod limits;
 mod matrix;
 mod node;
+mod parse;
 mod read;
 mod scalar;
 mod schema;

@@ -11,8 +11,10 @@ use serde_json::Value;
 use super::{
     Concurrency, Constraint, Input, InputKind, Limits, Need, OnFailure, PathConstraint, Probe, Ready,
     Spanned, Status, Step, When, Workflow, Workspace, check,
+    findings::{Findings, Quoted},
     grammar::{self, CLONE, SERVICE, STEP, Shape, Table, WORKFLOW},
-    node::{self, Findings, Key, Kind, Node, Place, Quoted, Tree},
+    node::{Key, Kind, Node, Place},
+    parse::{Tree, parse},
     scalar,
 };
 use crate::finding::Finding;
@@ -61,7 +63,7 @@ pub fn includes(text: &str) -> Vec<Spanned<String>> {
     }
     let limits = Limits::DEFAULT;
     let mut findings = Findings::new("", limits.findings);
-    let Tree { root, .. } = node::parse(0, text, &HashMap::new(), &limits, &mut findings);
+    let Tree { root, .. } = parse(0, text, &HashMap::new(), &limits, &mut findings);
     let mut files = root.as_ref().and_then(|root| root.get("include")).map(Node::texts).unwrap_or_default();
     files.truncate(limits.includes);
     files
@@ -84,11 +86,11 @@ pub fn read_with(file: &str, text: &str, included: &[Included], limits: &Limits)
     let mut fragments = Vec::new();
     for (number, part) in included.iter().take(limits.includes).enumerate() {
         findings.files.push(part.file);
-        let tree = node::parse(number + 1, part.text, &anchors, limits, &mut findings);
+        let tree = parse(number + 1, part.text, &anchors, limits, &mut findings);
         anchors.extend(tree.anchors);
         fragments.extend(tree.root);
     }
-    let root = node::parse(0, text, &anchors, limits, &mut findings).root;
+    let root = parse(0, text, &anchors, limits, &mut findings).root;
     let Some(root) = root.filter(|root| !root.is_null()) else {
         if !findings.any_error() {
             let message = "the file is empty: it needs `steps`";
@@ -99,6 +101,9 @@ pub fn read_with(file: &str, text: &str, included: &[Included], limits: &Limits)
 
     let mut reader = Reader { limits, findings: &mut findings };
     grammar::check(&Shape::Keys(&WORKFLOW), &root, "a pipeline", reader.findings);
+    if !matches!(root.kind, Kind::Map(_)) {
+        return Read { workflow: None, findings: findings.into_list() };
+    }
     reader.check_includes(&root, included);
     let mut underneath = Workflow::default();
     for fragment in &fragments {
@@ -107,12 +112,12 @@ pub fn read_with(file: &str, text: &str, included: &[Included], limits: &Limits)
     }
     let own = reader.workflow(&root);
     let workflow = on_top(own, underneath);
-    check::workflow(
-        &workflow,
-        root.get("steps").map_or(root.place, |node| node.place),
-        limits,
-        &mut findings,
-    );
+    let steps = root.get("steps");
+    let place = steps.map_or(root.place, |steps| steps.place);
+    if workflow.steps.is_empty() && steps.is_none_or(|steps| steps.is_empty()) {
+        findings.error(place, "pipeline-no-steps", "a pipeline needs at least one step under `steps`");
+    }
+    check::workflow(&workflow, place, limits, &mut findings);
     let workflow = (!findings.any_error()).then_some(workflow);
     Read { workflow, findings: findings.into_list() }
 }
@@ -236,15 +241,18 @@ impl Reader<'_, '_> {
     }
 
     fn steps(&mut self, node: Option<&Node>, table: &'static Table) -> Vec<Step> {
-        let Some(node) = node else { return Vec::new() };
-        match &node.kind {
-            Kind::Map(entries) => {
-                entries.iter().map(|(key, node)| self.named_step(key, node, table)).collect()
+        // What is neither has been said, and an empty step lacks an image.
+        let is_step = |node: &Node| matches!(node.kind, Kind::Map(_)) || node.is_null();
+        match node.map(|node| &node.kind) {
+            Some(Kind::Map(entries)) => {
+                let entries = entries.iter().filter(|(_, node)| is_step(node));
+                entries.map(|(key, node)| self.named_step(key, node, table)).collect()
             }
-            Kind::List(nodes) => {
-                nodes.iter().enumerate().map(|(i, node)| self.listed_step(i, node, table)).collect()
+            Some(Kind::List(nodes)) => {
+                let nodes = nodes.iter().enumerate().filter(|(_, node)| is_step(node));
+                nodes.map(|(i, node)| self.listed_step(i, node, table)).collect()
             }
-            Kind::Scalar(_) => Vec::new(),
+            _ => Vec::new(),
         }
     }
 
@@ -399,7 +407,7 @@ impl Reader<'_, '_> {
             Kind::Map(_) => node.get("limit").and_then(whole),
             _ => whole(node),
         };
-        if limit.is_none() {
+        if matches!(node.kind, Kind::Map(_)) && node.get("limit").is_none() {
             let message = "`concurrency` limits nothing without a `limit`, such as 1";
             self.findings.warning(node.place, "pipeline-concurrency", message);
         }

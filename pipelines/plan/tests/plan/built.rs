@@ -1,4 +1,4 @@
-//! Facts, and workflows as the reader would hand them over.
+//! Facts, and plans of files.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use mergeyard_plan::{
     event::EventKind,
     facts::{Commit, Facts, ForgeFacts, PipelineFacts, PullRequestFacts, Repo, System},
     policy::Trust,
-    spec::{At, Constraint, Need, Point, Spanned, Step, When, Workflow},
-    workflows::{Gates, Plan, Request, Source, SourcePoint, plan},
+    spec::{At, Constraint, Limits, Spanned},
+    workflows::{self, Gates, PipelineFile, Plan, Request, Source},
 };
 use mergeyard_types::{RunId, Timestamp};
 
@@ -121,41 +121,18 @@ pub(crate) fn constraint(include: &[&str], exclude: &[&str]) -> Constraint {
     Constraint { include: texts(include), exclude: texts(exclude) }
 }
 
-pub(crate) fn step(name: &str) -> Step {
-    Step {
-        name: at(10, name.to_owned()),
-        image: Some(at(11, "alpine".to_owned())),
-        commands: texts(&["make"]),
-        ..Step::default()
-    }
+/// Files as the reader of this crate reads them.
+pub(crate) fn read(files: &[(&str, &str)], facts: &Facts) -> Vec<Source> {
+    let file = |(path, text): &(&str, &str)| PipelineFile {
+        path: (*path).to_owned(),
+        content: Ok(text.as_bytes().to_vec()),
+        included: vec![],
+    };
+    workflows::read(&files.iter().map(file).collect::<Vec<_>>(), facts, &Limits::DEFAULT)
 }
 
-pub(crate) fn after(name: &str, needs: &[&str]) -> Step {
-    Step { depends_on: Some(self::needs(needs)), ..step(name) }
-}
-
-pub(crate) fn needs(names: &[&str]) -> Vec<Need> {
-    names.iter().map(|name| Need { name: at(12, (*name).to_owned()), optional: false }).collect()
-}
-
-pub(crate) fn on_tags() -> Vec<When> {
-    vec![When { event: vec![at(5, EventKind::Tag)], ..When::default() }]
-}
-
-pub(crate) fn workflow(steps: Vec<Step>) -> Workflow {
-    Workflow { steps, ..Workflow::default() }
-}
-
-pub(crate) fn source(file: &str, workflow: Workflow) -> Source {
-    let point = SourcePoint { point: Point::new(), workflow: Some(workflow), findings: vec![] };
-    Source { file: file.to_owned(), points: vec![point] }
-}
-
-pub(crate) fn planned(sources: &[Source], facts: &Facts) -> Plan {
+pub(crate) fn planned(files: &[(&str, &str)], facts: &Facts) -> Plan {
     let (runner, gates) = (BTreeMap::new(), Gates::default());
-    plan(sources, &Request { facts, secrets: None, runner: &runner, images: &[], gates: &gates })
-}
-
-pub(crate) fn one(workflow: Workflow, facts: &Facts) -> Plan {
-    planned(&[source(".mergeyard/build.yml", workflow)], facts)
+    let request = Request { facts, secrets: Some(&[]), runner: &runner, images: &[], gates: &gates };
+    workflows::plan(&read(files, facts), &request)
 }

@@ -9,15 +9,14 @@ use mergeyard_plan::{
         Candidate, Decision, File, Folder, MOST_IMAGES, PlannedRun, PlannedStep, PlannedWorkflow, Published,
         Verdict, candidates, decide,
     },
-    event::{Event, Forge},
-    pipeline::{BUILTIN_IMAGE, Pipeline},
+    event::{Event, EventKind, Forge},
     policy::{Policies, Policy},
     rules::{StepRules, WorkflowRules},
 };
 use mergeyard_types::{Digest, GitRef, Timestamp, TreeId};
 use serde_json::{Value, json};
 
-use crate::{MERGE, github, merged};
+use crate::{MERGE, built::on, github, merged};
 
 const DIGEST: Digest = Digest::Sha256([0xd1; 32]);
 
@@ -96,16 +95,19 @@ fn a_commit_without_images_or_with_too_many_starts_nothing() {
 }
 
 #[test]
-fn a_pipeline_that_does_not_name_the_event_stays_out() {
-    let pipeline =
-        Pipeline::parse("x.yml", "when: {event: [push]}\nsteps: [{name: a, uses: image}]\n").unwrap();
+fn an_event_that_the_built_in_pipeline_does_not_name_starts_nothing() {
     let policies = Policies(vec![policy("acme/clock", &[])]);
     let event = pull(&merged());
     let change = change(&event, &policies, &Identity::default()).unwrap().known().unwrap();
-    let decision = decide(&change, ("x", &pipeline), &candidates(&[folder("", SPEC)]), &[Published::Nothing]);
+    let images = candidates(&[folder("", SPEC)]);
+    let decision = decide(&change, &on(EventKind::Tag), &images, &[Published::Nothing]);
     assert_eq!(
         decision,
-        Decision::Ignore("pipeline `x` does not run on event `pull_request_merged`".to_owned())
+        Decision::Ignore(
+            "no workflow runs on this `tag`: `image`: the event is `tag`, and it runs on \
+             `pull_request_merged, push` (image.yml:9)"
+                .to_owned()
+        )
     );
 }
 
@@ -240,8 +242,7 @@ fn decided(candidates: &[Candidate], published: &[Published]) -> Decision {
     let policies = Policies(vec![policy("acme/clock", &[])]);
     let event = pull(&merged());
     let change = change(&event, &policies, &Identity::default()).unwrap().known().unwrap();
-    let pipeline = Pipeline::parse(BUILTIN_IMAGE.0, BUILTIN_IMAGE.1).unwrap();
-    decide(&change, ("image", &pipeline), candidates, published)
+    decide(&change, &on(change.event), candidates, published)
 }
 
 fn workflows(folders: &[Folder], published: &[Published]) -> Vec<PlannedWorkflow> {

@@ -15,11 +15,13 @@ mod matrix;
 mod reading;
 mod render;
 mod run;
+mod scenarios;
 mod schema;
 mod substitute;
 mod untrusted;
 mod values;
 mod when;
+mod workflows;
 
 use mergeyard_plan::event::{Event, EventError};
 use serde_json::{Value, json};

@@ -5,7 +5,6 @@ use mergeyard_plan::{
     change::{Identity, change},
     decide::{Decision, File, Folder, Published, Verdict, candidates, decide},
     event::{Event, EventError},
-    pipeline::{BUILTIN_IMAGE, Pipeline},
     policy::{Policies, Policy},
     service::Service,
 };
@@ -13,7 +12,7 @@ use mergeyard_types::{Digest, TreeId};
 use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::{Value, json};
 
-use crate::{git_push, merged, push, with};
+use crate::{built::on, git_push, merged, push, with};
 
 /// Longer than any honest sentence here, shorter than what fills a page.
 const LONGEST_SENTENCE: usize = 2000;
@@ -70,8 +69,7 @@ proptest! {
         let event = read("pull_request", merged().to_string().as_bytes()).unwrap();
         let policies = everyone();
         let change = change(&event, &policies, &Identity::default()).unwrap().known().unwrap();
-        let pipeline = Pipeline::parse(BUILTIN_IMAGE.0, BUILTIN_IMAGE.1).unwrap();
-        match decide(&change, ("image", &pipeline), &candidates(&folders), &published) {
+        match decide(&change, &on(change.event), &candidates(&folders), &published) {
             Decision::Ignore(why) => is_a_sentence(&why)?,
             Decision::Run(run) => {
                 prop_assert_eq!(run.workflows.len(), folders.len());

@@ -1,0 +1,709 @@
+//! From pipeline files to a plan: order, dependencies, trust, secrets, gates, and what is refused.
+
+use std::collections::BTreeMap;
+
+use mergeyard_plan::{
+    action::{Action, CloneAction, ContainerAction},
+    decide::{Candidate, File, Folder, PlannedStep, PlannedWorkflow, Verdict, candidates},
+    event::EventKind,
+    facts::Facts,
+    policy::Trust,
+    rules::{ConcurrencyRule, RunsOn, StepKind},
+    secrets::{Level, SecretRule},
+    spec::OnFailure,
+    workflows::{self, Gates, Plan, Request},
+};
+use mergeyard_types::TreeId;
+use proptest::prelude::*;
+
+use crate::built::{facts, on, planned, pull_request, read};
+
+const CLONE_OF: &str = "/woodpecker/src/git.example.org/acme/clock";
+
+#[test]
+fn steps_follow_each_other_after_the_clone_and_the_services() {
+    let plan = one(
+        "services: [{name: db, image: postgres}]
+steps:
+  - {name: a, image: alpine, commands: [make]}
+  - {name: skipped, image: alpine, commands: [make], when: {event: tag}}
+  - {name: b, image: alpine, commands: [make]}
+",
+        &facts(),
+    );
+    assert_eq!(
+        order(&plan),
+        [
+            ("clone", vec![]),
+            ("db", vec!["clone"]),
+            ("a", vec!["db"]),
+            ("skipped", vec!["db", "a"]),
+            ("b", vec!["db", "a"])
+        ]
+    );
+    let kinds: Vec<StepKind> = only(&plan).steps.iter().map(|step| step.rules.kind).collect();
+    use StepKind::{Clone, Commands, Service};
+    assert_eq!(kinds, [Clone, Service, Commands, Commands, Commands]);
+    assert!(only(&plan).steps[1].rules.detached);
+    let Verdict::Skip(why) = &only(&plan).steps[3].verdict else { panic!() };
+    assert_eq!(why, "the event is `push`, and it runs on `tag` (.mergeyard/build.yml:4)");
+}
+
+#[test]
+fn one_depends_on_lets_every_step_start_when_its_own_needs_are_met() {
+    let plan = one(
+        "services: [{name: db, image: postgres}]
+steps:
+  - {name: a, image: alpine, commands: [make]}
+  - {name: b, image: alpine, commands: [make], depends_on: []}
+  - {name: c, image: alpine, commands: [make], depends_on: [a, {name: none, optional: true}]}
+  - {name: left-out, image: alpine, commands: [make], depends_on: [c, b], when: {event: tag}}
+  - {name: d, image: alpine, commands: [make], depends_on: left-out}
+",
+        &facts(),
+    );
+    let order = order(&plan);
+    assert_eq!(order[2], ("a", vec!["db"]));
+    assert_eq!(order[3], ("b", vec!["db"]));
+    assert_eq!(order[4], ("c", vec!["db", "a"]));
+    assert_eq!(order[6], ("d", vec!["db", "b", "c"]), "what was left out is replaced by what it needed");
+}
+
+#[test]
+fn only_steps_that_run_switch_the_order() {
+    let plan = one(
+        "steps:
+  - {name: a, image: alpine, commands: [make]}
+  - {name: b, image: alpine, commands: [make]}
+  - {name: c, image: alpine, commands: [make], depends_on: [], when: {event: tag}}
+",
+        &facts(),
+    );
+    assert_eq!(order(&plan)[2], ("b", vec!["a"]));
+}
+
+#[test]
+fn without_a_clone_nobody_waits_for_one() {
+    let plan = one("skip_clone: true\nsteps: [{name: a, image: alpine, commands: [make]}]\n", &facts());
+    assert_eq!(order(&plan), [("a", vec![])]);
+}
+
+#[test]
+fn the_clone_is_built_in_and_its_plugin_settings_are_understood() {
+    let cloned = |text: &str, facts: &Facts| {
+        let plan = one(&format!("{text}steps: [{{name: a, image: alpine, commands: [make]}}]\n"), facts);
+        match &only(&plan).steps[0].action {
+            Action::Clone(clone) => clone.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let default =
+        CloneAction { base: "/woodpecker".into(), directory: CLONE_OF.into(), depth: Some(1), tags: false };
+    assert_eq!(cloned("", &facts()), default);
+    assert_eq!(cloned("", &on(EventKind::Tag)), CloneAction { depth: None, tags: true, ..default.clone() });
+    for (settings, depth, tags) in [
+        ("{depth: 50}", Some(50), false),
+        ("{depth: 0}", None, false),
+        ("{partial: false}", None, false),
+        ("{tags: true, depth: 5}", Some(5), true),
+        ("{tags: 'true'}", None, true),
+    ] {
+        for image in ["", "image: woodpeckerci/plugin-git:2, ", "image: docker.io/woodpeckerci/plugin-git, "]
+        {
+            let text = format!("clone: {{git: {{{image}settings: {settings}}}}}\n");
+            assert_eq!(cloned(&text, &facts()), CloneAction { depth, tags, ..default.clone() }, "{text}");
+        }
+    }
+    let elsewhere = cloned("workspace: {base: /go, path: src/clock/../x}\n", &facts());
+    assert_eq!((elsewhere.base.as_str(), elsewhere.directory.as_str()), ("/go", "/go/src/x"));
+}
+
+#[test]
+fn a_clone_of_another_image_is_a_container() {
+    let plan = one(
+        "clone: {own: {image: 'example.org/clone'}}\nsteps: [{name: a, image: alpine, commands: [make]}]\n",
+        &facts(),
+    );
+    let clone = &only(&plan).steps[0];
+    assert_eq!((clone.name.as_str(), clone.rules.kind), ("own", StepKind::Clone));
+    assert_eq!(container(clone).image, "example.org/clone");
+}
+
+#[test]
+fn a_plugin_is_told_its_settings_and_nothing_of_the_matrix() {
+    let plan = one(
+        "matrix: {GO: ['1.24']}
+workspace: {base: /go}
+steps:
+  - {name: publish, image: plugins/docker, settings: {tags: [a, b], password: {from_secret: x}}, when: {event: tag}}
+  - {name: notify, image: plugins/mail, settings: {to: a}}
+  - {name: test, image: 'golang:${GO}', commands: [go test], environment: {A: 1}, directory: cmd}
+",
+        &facts(),
+    );
+    let workflow = only(&plan);
+    assert_eq!(workflow.axis.as_deref(), Some("GO=1.24"));
+    let notify = container(&workflow.steps[2]);
+    assert!(notify.plugin && notify.environment.is_empty());
+    assert_eq!((notify.base.as_str(), notify.directory.as_str()), ("/woodpecker", CLONE_OF));
+    let test = container(&workflow.steps[3]);
+    assert_eq!(test.image, "golang:1.24");
+    assert_eq!(test.directory, "/go/src/git.example.org/acme/clock/cmd");
+    assert_eq!(test.environment, BTreeMap::from([("A".into(), 1.into()), ("GO".into(), "1.24".into())]));
+}
+
+#[test]
+fn each_point_of_the_matrix_is_a_workflow_with_a_stable_name() {
+    let plan = one(
+        "matrix: {PYTHON: ['3.12', '3.13'], OS: [linux]}\nsteps: [{name: a, image: 'python:${PYTHON}', commands: [make]}]\n",
+        &facts(),
+    );
+    let axes: Vec<&str> = plan.workflows.iter().map(|workflow| workflow.axis.as_deref().unwrap()).collect();
+    assert_eq!(axes, ["OS=linux,PYTHON=3.12", "OS=linux,PYTHON=3.13"]);
+}
+
+#[test]
+fn values_of_a_matrix_are_data() {
+    let plan = one(
+        "matrix: {include: [{V: '$(touch /tmp/x) \"; rm'}]}\nsteps: [{name: a, image: alpine, commands: ['echo \"$V\"']}]\n",
+        &facts(),
+    );
+    let step = container(&only(&plan).steps[1]);
+    assert_eq!(step.environment["V"], "$(touch /tmp/x) \"; rm");
+    assert_eq!(step.commands, ["echo \"$V\""]);
+}
+
+#[test]
+fn what_a_repository_is_not_trusted_with_refuses_the_workflow() {
+    for (key, word) in [
+        ("privileged: true", "security"),
+        ("dns: 1.1.1.1", "network"),
+        ("dns_search: example.org", "network"),
+        ("extra_hosts: ['a:1.1.1.1']", "network"),
+        ("network_mode: host", "network"),
+        ("volumes: ['/var/run/docker.sock:/var/run/docker.sock']", "volumes"),
+        ("devices: ['/dev/kvm:/dev/kvm']", "volumes"),
+        ("tmpfs: ['/tmp']", "volumes"),
+    ] {
+        let text = format!("steps:\n  - name: a\n    image: alpine\n    commands: [make]\n    {key}\n");
+        let refused = refusal(&one(&text, &facts()));
+        let name = key.split(':').next().unwrap();
+        assert!(refused.starts_with(".mergeyard/build.yml:5:"), "{refused}");
+        assert!(refused.contains(&format!("asks for `{name}`")) && refused.contains(word), "{refused}");
+        let mut trusted = facts();
+        trusted.repo.trust = Trust { security: true, network: true, volumes: true };
+        assert_eq!(only(&one(&text, &trusted)).verdict, Verdict::Run, "{key}");
+    }
+    let none = "steps: [{name: a, image: alpine, commands: [make], network_mode: none, privileged: false}]\n";
+    assert_eq!(only(&one(none, &facts())).verdict, Verdict::Run);
+}
+
+#[test]
+fn a_built_in_action_is_not_steered_by_its_environment() {
+    for name in ["LD_PRELOAD", "PATH", "DOCKER_HOST", "GIT_SSH_COMMAND", "path"] {
+        let text = format!("steps: [{{name: a, uses: image, environment: {{{name}: x}}}}]\n");
+        assert!(refusal(&one(&text, &facts())).contains("is reserved"), "{name}");
+    }
+}
+
+#[test]
+fn a_secret_that_is_not_there_or_not_for_this_refuses_the_workflow_at_once() {
+    let text = "steps:\n  - name: push\n    image: plugins/docker\n    settings:\n      auth: [{password: {from_secret: TOKEN}}]\n";
+    let refused = |rules: &[SecretRule], facts: &Facts| refusal(&with_secrets(text, rules, facts));
+    let rule = |events: &[EventKind]| SecretRule {
+        name: "token".into(),
+        level: Level::Repository,
+        events: events.to_vec(),
+        images: vec![],
+    };
+    assert_eq!(
+        refused(&[], &facts()),
+        ".mergeyard/build.yml:5:7: step `push`: there is no secret `token`; \
+         add it with `mergeyard secret set --repo acme/clock token`"
+    );
+    assert!(refused(&[rule(&[EventKind::Tag])], &facts()).contains("is for tag, and this is `push`"));
+    assert!(refused(&[rule(&[EventKind::PullRequest])], &pull_request(true)).contains("from forks"));
+    assert_eq!(only(&with_secrets(text, &[rule(&[])], &facts())).verdict, Verdict::Run);
+    let skipped =
+        format!("{text}    when: {{event: tag}}\n  - {{name: a, image: alpine, commands: [make]}}\n");
+    assert_eq!(
+        only(&with_secrets(&skipped, &[], &facts())).verdict,
+        Verdict::Run,
+        "who does not run asks nothing"
+    );
+}
+
+#[test]
+fn what_depends_on_a_workflow_that_is_left_out_is_left_out_too() {
+    let run = |needs: &str| format!("{needs}steps: [{{name: a, image: alpine, commands: [make]}}]\n");
+    let plan = planned(
+        &[
+            ("a.yml", &run("when: {event: tag}\n")),
+            ("b.yml", &run("depends_on: [a]\n")),
+            ("c.yml", &run("depends_on: [b]\n")),
+            ("d.yml", &run("depends_on: [{name: c, optional: true}, e]\n")),
+            ("e.yml", &run("")),
+            ("f.yml", &run("depends_on: [nobody]\n")),
+            ("g.yml", &run("depends_on: [h]\n")),
+            ("h.yml", "steps: [{name: a, image: alpine, commands: [make], when: {event: tag}}]\n"),
+        ],
+        &facts(),
+    );
+    let verdicts: Vec<(&str, Option<&str>)> = plan
+        .workflows
+        .iter()
+        .map(|workflow| match &workflow.verdict {
+            Verdict::Run => (workflow.name.as_str(), None),
+            Verdict::Skip(why) | Verdict::Refuse(why) => (workflow.name.as_str(), Some(why.as_str())),
+        })
+        .collect();
+    let tag = "the event is `push`, and it runs on `tag` (a.yml:1)";
+    let b = format!("it needs workflow `a`, which is left out: {tag}");
+    let c = format!("it needs workflow `b`, which is left out: {b}");
+    assert_eq!(
+        verdicts,
+        [
+            ("a", Some(tag)),
+            ("b", Some(&*b)),
+            ("c", Some(&*c)),
+            ("d", None),
+            ("e", None),
+            ("f", Some("it needs workflow `nobody`, and no file is called so")),
+            // That none of its steps has anything to do is no reason against what follows.
+            ("g", None),
+            ("h", Some("none of its steps runs on `push`")),
+        ]
+    );
+    assert_eq!(plan.workflows[3].rules.needs, ["e"]);
+    assert!(plan.workflows[6].rules.needs.is_empty());
+}
+
+#[test]
+fn workflows_that_wait_for_each_other_are_refused_with_the_way_round() {
+    let run = |needs: &str| {
+        format!("depends_on: [{needs}]\nsteps: [{{name: a, image: alpine, commands: [make]}}]\n")
+    };
+    let files = [
+        ("a.yml", run("c")),
+        ("b.yml", run("a")),
+        ("c.yml", run("b")),
+        ("d.yml", run("a")),
+        ("e.yml", run("e")),
+    ];
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let plan = planned(&files, &facts());
+    let Verdict::Refuse(why) = &plan.workflows[0].verdict else { panic!("{:?}", plan.workflows[0].verdict) };
+    assert_eq!(why, "a.yml:1:14: the workflows wait for each other: a → c → b → a; remove one `depends_on`");
+    assert!(matches!(&plan.workflows[3].verdict, Verdict::Skip(why) if why.contains("which is refused")));
+    assert!(matches!(&plan.workflows[4].verdict, Verdict::Refuse(why) if why.contains("e → e")));
+}
+
+#[test]
+fn status_and_runs_on_say_after_which_ends_something_runs() {
+    let on = |text: &str| {
+        only(&one(&format!("{text}steps: [{{name: a, image: alpine, commands: [make]}}]\n"), &facts()))
+            .rules
+            .runs_on
+    };
+    assert_eq!(on(""), RunsOn { success: true, failure: false });
+    assert_eq!(on("runs_on: [failure]\n"), RunsOn { success: false, failure: true });
+    assert_eq!(on("when: {status: [success, failure]}\n"), RunsOn { success: true, failure: true });
+    assert_eq!(
+        on("runs_on: [success]\nwhen: {status: [failure]}\n"),
+        RunsOn { success: true, failure: true }
+    );
+    let plan = one(
+        "steps: [{name: a, image: alpine, commands: [make], failure: ignore, when: {status: failure}}]\n",
+        &facts(),
+    );
+    let rules = &only(&plan).steps[1].rules;
+    assert_eq!((rules.runs_on, rules.failure), (RunsOn { success: false, failure: true }, OnFailure::Ignore));
+}
+
+#[test]
+fn a_commit_may_ask_to_be_skipped() {
+    let text = "steps: [{name: a, image: alpine, commands: [make]}]\n";
+    for (message, event, expected) in [
+        ("Docs [skip ci]", EventKind::Push, false),
+        ("Docs [CI SKIP]", EventKind::PullRequest, false),
+        ("Docs [skip ci]", EventKind::Tag, true),
+        ("Docs [skip-ci]", EventKind::Push, true),
+    ] {
+        let mut facts = on(event);
+        facts.commit.message = message.into();
+        assert_eq!(only(&one(text, &facts)).verdict == Verdict::Run, expected, "{message} on {event}");
+    }
+}
+
+#[test]
+fn labels_that_no_runner_has_refuse_the_workflow() {
+    let text = "labels: {gpu: 'true'}\nsteps: [{name: a, image: alpine, commands: [make]}]\n";
+    let facts = facts();
+    let sources = read(&[("build.yml", text)], &facts);
+    let fits = |labels: &[(&str, &str)]| {
+        let runner = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let gates = Gates::default();
+        let request = Request { facts: &facts, secrets: None, runner: &runner, images: &[], gates: &gates };
+        workflows::plan(&sources, &request).workflows.remove(0).verdict
+    };
+    assert_eq!(fits(&[("gpu", "*")]), Verdict::Run);
+    assert_eq!(fits(&[]), Verdict::Run, "where labels are not known, everything fits");
+    let Verdict::Refuse(why) = fits(&[("platform", "linux/amd64")]) else { panic!() };
+    assert!(why.contains("build.yml:1") && why.contains("`gpu: true`"), "{why}");
+}
+
+#[test]
+fn the_limits_and_gates_of_a_file_become_rules() {
+    let plan = one(
+        "approve: staging
+concurrency: {limit: 1, group: deploy}
+steps:
+  - {name: a, image: alpine, commands: [make], approve: production, timeout: 5m, retry: 2}
+  - {name: b, image: alpine, commands: [make], detach: true}
+",
+        &facts(),
+    );
+    let workflow = only(&plan);
+    assert_eq!(workflow.rules.gate.as_deref(), Some("staging"));
+    assert_eq!(workflow.rules.concurrency, Some(ConcurrencyRule { group: "deploy".into(), limit: 1 }));
+    let a = &workflow.steps[1];
+    assert_eq!((a.rules.gate.as_deref(), a.timeout.as_secs(), a.retry), (Some("production"), 300, 2));
+    assert!(a.rules.retry_failures);
+    let b = &workflow.steps[2];
+    assert!(b.rules.detached && b.timeout.as_secs() == 24 * 3600);
+}
+
+#[test]
+fn a_pull_request_cannot_loosen_its_own_gate() {
+    let gates = Gates::of(&read(
+        &[(
+            "deploy.yml",
+            "approve: staging\nsteps: [{name: ship, image: alpine, commands: [make], approve: production}]\n",
+        )],
+        &facts(),
+    ));
+    let facts = pull_request(false);
+    let under = |text: &str, gates: &Gates| {
+        let runner = BTreeMap::new();
+        let request = Request { facts: &facts, secrets: None, runner: &runner, images: &[], gates };
+        let workflow = workflows::plan(&read(&[("deploy.yml", text)], &facts), &request).workflows.remove(0);
+        let step = workflow.steps.last().and_then(|step| step.rules.gate.clone());
+        (workflow.rules.gate, step)
+    };
+    let loosened = "steps: [{name: ship, image: alpine, commands: [make]}]\n";
+    assert_eq!(under(loosened, &gates), (Some("staging".into()), Some("production".into())));
+    let steps_only = Gates::of(&read(
+        &[("deploy.yml", "steps: [{name: ship, image: alpine, commands: [make], approve: production}]\n")],
+        &facts,
+    ));
+    let renamed = "steps: [{name: sail, image: alpine, commands: [make]}]\n";
+    assert_eq!(under(renamed, &steps_only), (Some("production".into()), None), "all of it waits");
+    let stricter = "steps: [{name: ship, image: alpine, commands: [make], approve: mine}]\n";
+    assert_eq!(under(stricter, &Gates::default()), (None, Some("mine".into())));
+}
+
+#[test]
+fn caches_are_apart_by_branch_and_a_forks_reaches_nobody() {
+    let text = "steps: [{name: a, image: alpine, commands: [make], cache: [target, /root/.cargo]}]\n";
+    let keys = |facts: &Facts| -> Vec<(String, String)> {
+        let plan = one(text, facts);
+        container(&only(&plan).steps[1])
+            .caches
+            .iter()
+            .map(|cache| (cache.path.clone(), cache.key.clone()))
+            .collect()
+    };
+    assert_eq!(
+        keys(&facts()),
+        [
+            (format!("{CLONE_OF}/target"), format!("acme/clock/branch/main:{CLONE_OF}/target")),
+            ("/root/.cargo".into(), "acme/clock/branch/main:/root/.cargo".into()),
+        ]
+    );
+    assert_eq!(keys(&pull_request(false))[1].1, "acme/clock/branch/feature:/root/.cargo");
+    assert_eq!(keys(&pull_request(true))[1].1, "acme/clock/fork/7:/root/.cargo");
+}
+
+#[test]
+fn an_image_is_built_from_a_folder_and_may_be_named_otherwise() {
+    let images = images();
+    let built = |with: &str| {
+        let text = format!("steps: [{{name: a, uses: image, with: {with}}}]\n");
+        let plan = with_images(&text, &images);
+        match &only(&plan).verdict {
+            Verdict::Run => match &only(&plan).steps[1] {
+                PlannedStep { action: Action::Image(image), serial, .. } => Ok(format!(
+                    "{}:{} from `{}` as {}",
+                    image.name,
+                    image.version,
+                    image.folder,
+                    serial.as_deref().unwrap()
+                )),
+                other => panic!("{other:?}"),
+            },
+            Verdict::Skip(why) | Verdict::Refuse(why) => Err(why.clone()),
+        }
+    };
+    assert_eq!(built("{}"), Ok("clock:1.0 from `` as image/clock".into()));
+    assert_eq!(built("{folder: ./web/}"), Ok("web:2 from `web` as image/web".into()));
+    assert_eq!(built("{folder: web, name: site, version: 3}"), Ok("site:3 from `web` as image/site".into()));
+    assert_eq!(built("{folder: bad, name: bad, version: 1}"), Ok("bad:1 from `bad` as image/bad".into()));
+    for (with, says) in [
+        ("{folder: bad}", "bad/spec.json"),
+        ("{folder: none}", "folder `none` has no Dockerfile"),
+        ("{name: ../x}", "image name"),
+        ("{push: true}", "`image` takes no `push`; it takes folder, name, version"),
+        ("{folder: [a]}", "`folder` is a text"),
+    ] {
+        let why = built(with).expect_err(with);
+        assert!(why.contains(says), "{with}: {why}");
+    }
+    let unknown = with_images("steps: [{name: a, uses: teleport}]\n", &images);
+    assert!(refusal(&unknown).contains("there is no built-in action `teleport`; there is image"));
+}
+
+#[test]
+fn an_output_can_only_be_asked_of_a_step_that_has_ended() {
+    let text = |needs: &str, command: &str| {
+        format!(
+            "steps:
+  - {{name: a, image: alpine, commands: [make], depends_on: []}}
+  - {{name: b, image: alpine, commands: [make], when: {{event: tag}}}}
+  - {{name: side, image: alpine, commands: [make], detach: true}}
+  - name: c
+    image: alpine
+    commands: [{command:?}]
+    depends_on: [{needs}]
+"
+        )
+    };
+    let said = |needs: &str, command: &str| match &only(&one(&text(needs, command), &facts())).verdict {
+        Verdict::Run => None,
+        Verdict::Skip(why) | Verdict::Refuse(why) => Some(why.clone()),
+    };
+    let reference = "${{ steps.a.outputs.version }}";
+    assert_eq!(said("a", reference), None);
+    for (needs, command, says) in [
+        ("", reference, "which has not ended by then; add `a` to `depends_on`"),
+        ("a", "${{ steps.z.outputs.v }}", "there is no such step"),
+        ("a", "${{ steps.b.outputs.v }}", "which does not run: the event is `push`"),
+        ("side", "${{ steps.side.outputs.v }}", "which has not ended by then"),
+        ("a", "echo '${{ steps.a.outputs.v }}'", "stands in single quotes"),
+        ("a", "${{ secrets.token }}", "is not understood"),
+    ] {
+        let why = said(needs, command).expect(command);
+        assert!(why.contains(says) && why.starts_with(".mergeyard/build.yml:7:"), "{command}: {why}");
+    }
+}
+
+#[test]
+fn what_a_person_gives_to_a_manual_run_is_checked_and_handed_on() {
+    let text = "inputs:
+  count: {type: number, default: 3}
+  where: {type: choice, options: [staging, production], required: true}
+steps: [{name: a, image: alpine, commands: [make]}]
+";
+    let asked = |inputs: &[(&str, &str)]| {
+        let mut facts = on(EventKind::Manual);
+        facts.inputs = inputs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        one(text, &facts)
+    };
+    let fine = asked(&[("where", "staging")]);
+    let environment = &container(&only(&fine).steps[1]).environment;
+    assert_eq!((environment["where"].as_str(), environment["count"].as_str()), (Some("staging"), Some("3")));
+    for (inputs, says) in [
+        (&[][..], "input `where`: it is required"),
+        (&[("where", "moon")], "`moon` is none of staging, production"),
+        (&[("where", "staging"), ("count", "many")], "`many` is not a number"),
+    ] {
+        let why = refusal(&asked(inputs));
+        assert!(why.contains(says), "{why}");
+    }
+}
+
+#[test]
+fn a_condition_that_cannot_be_evaluated_refuses_with_its_place() {
+    let refused = refusal(&one(
+        "when:\n  evaluate: 'CI_REPO'\nsteps: [{name: a, image: alpine, commands: [make]}]\n",
+        &facts(),
+    ));
+    assert!(refused.starts_with(".mergeyard/build.yml:2:"), "{refused}");
+    assert!(refused.contains("`evaluate`: the expression yields text"), "{refused}");
+}
+
+#[test]
+fn a_file_that_does_not_read_is_refused_and_the_others_run() {
+    let plan = planned(
+        &[("a.yml", "steps: ["), ("b.yml", "steps: [{name: a, image: alpine, commands: [make]}]\n")],
+        &facts(),
+    );
+    assert!(matches!(plan.workflows[0].verdict, Verdict::Refuse(_)));
+    assert_eq!(plan.workflows[1].verdict, Verdict::Run);
+    assert!(plan.nothing_to_do().is_none());
+}
+
+#[test]
+fn a_plan_is_told_in_the_form_of_the_command_line() {
+    let plan = planned(
+        &[
+            ("build.yml", "steps: [{name: a, image: alpine, commands: [make], approve: production}]\n"),
+            ("tag.yml", "when: {event: tag}\nsteps: [{name: a, image: alpine, commands: [make]}]\n"),
+        ],
+        &facts(),
+    );
+    assert_eq!(
+        plan.explain(),
+        serde_json::json!({"event": "push", "workflows": [
+            {"name": "build", "verdict": "run", "why": "nothing restricts it", "steps": [
+                {"name": "clone", "verdict": "run", "why": "each workflow begins with a clone", "depends_on": []},
+                {"name": "a", "verdict": "wait", "depends_on": ["clone"],
+                 "why": "a person has to approve `production` first; nothing restricts it"},
+            ]},
+            {"name": "tag", "verdict": "skip", "why": "the event is `push`, and it runs on `tag` (tag.yml:1)", "steps": [
+                {"name": "a", "verdict": "skip", "why": "its workflow does not run", "depends_on": []},
+            ]},
+        ]})
+    );
+}
+
+proptest! {
+    /// Steps that depend on earlier ones only, in any order of the file, some of them left out.
+    #[test]
+    fn a_plan_has_no_circles_and_respects_what_the_file_asks(
+        graph in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<prop::sample::Index>(), 0..4)), 1..30),
+        turn in any::<prop::sample::Index>(),
+    ) {
+        let mut steps: Vec<String> = Vec::new();
+        for (at, (runs, needs)) in graph.iter().enumerate() {
+            let needs: Vec<String> = needs.iter().filter(|_| at > 0).map(|need| format!("s{}", need.index(at))).collect();
+            let when = if *runs { "" } else { ", when: {event: tag}" };
+            steps.push(format!("  - {{name: s{at}, image: alpine, commands: [make], depends_on: [{}]{when}}}\n", needs.join(", ")));
+        }
+        let turn = turn.index(steps.len());
+        steps.rotate_left(turn);
+        let text = format!("services: [{{name: db, image: postgres}}]\nsteps:\n{}", steps.concat());
+        let plan = one(&text, &facts());
+        prop_assert_eq!(&plan, &one(&text, &facts()), "the same twice");
+        let workflow = &plan.workflows[0];
+        if workflow.verdict != Verdict::Run {
+            prop_assert!(graph.iter().all(|(runs, _)| !runs));
+            return Ok(());
+        }
+        let place = |name: &str| workflow.steps.iter().position(|step| step.name == name).unwrap();
+        // Whoever is reached from a step, has to end before it.
+        let reached = |from: usize| {
+            let (mut seen, mut open) = (std::collections::BTreeSet::new(), vec![from]);
+            while let Some(at) = open.pop() {
+                open.extend(workflow.steps[at].rules.needs.iter().filter(|need| seen.insert(**need)));
+            }
+            seen
+        };
+        for (at, (runs, needs)) in graph.iter().enumerate().filter(|(_, (runs, _))| *runs) {
+            let reached = reached(place(&format!("s{at}")));
+            prop_assert!(*runs && !reached.contains(&place(&format!("s{at}"))), "a circle");
+            prop_assert!(reached.contains(&place("db")) && reached.contains(&place("clone")));
+            for need in needs.iter().filter(|_| at > 0).map(|need| need.index(at)).filter(|need| graph[*need].0) {
+                prop_assert!(reached.contains(&place(&format!("s{need}"))), "s{} before s{}", need, at);
+            }
+            for need in &workflow.steps[place(&format!("s{at}"))].rules.needs {
+                prop_assert_eq!(&workflow.steps[*need].verdict, &Verdict::Run, "nobody waits for what is left out");
+            }
+        }
+    }
+
+    #[test]
+    fn no_file_makes_planning_panic(text in "[-a-z:{}\\[\\],'$ \n]{0,200}", name in "[.a-z/]{0,20}") {
+        let plan = planned(&[(&name, &text), ("b.yml", "steps: [{name: a, image: alpine, commands: [make]}]\n")], &facts());
+        prop_assert_eq!(plan.workflows.len() > 1, true);
+        plan.text();
+        plan.explain();
+    }
+}
+
+/// What is to be measured in release: `cargo test --release -p mergeyard-plan -- --ignored --nocapture planning`.
+#[test]
+#[ignore = "measures, and says how long it took"]
+fn planning_500_steps_in_50_workflows_takes_less_than_20_ms() {
+    let step = |at: usize| {
+        let needs = if at == 0 { String::new() } else { format!(", depends_on: [s{}]", at - 1) };
+        format!(
+            "  - {{name: s{at}, image: 'golang:${{CI_COMMIT_BRANCH}}', commands: [make, make test]{needs}, \
+             when: [{{event: [push, tag], branch: [main, 'release/*'], evaluate: 'CI_REPO == \"acme/clock\"'}}]}}\n"
+        )
+    };
+    let text = format!(
+        "when: {{event: push, path: ['src/**', '*.md']}}\nsteps:\n{}",
+        (0..10).map(step).collect::<String>()
+    );
+    let names: Vec<String> = (0..50).map(|n| format!(".mergeyard/w{n}.yml")).collect();
+    let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), text.as_str())).collect();
+    let facts = facts();
+    let mut times: Vec<std::time::Duration> = (0..20)
+        .map(|_| {
+            let began = std::time::Instant::now();
+            let plan = planned(&files, &facts);
+            let took = began.elapsed();
+            assert_eq!(plan.workflows.iter().map(|workflow| workflow.steps.len()).sum::<usize>(), 550);
+            took
+        })
+        .collect();
+    times.sort();
+    println!("500 steps in 50 workflows: p50 {:?}, best {:?}, worst {:?}", times[10], times[0], times[19]);
+    assert!(times[10].as_millis() < 20, "{times:?}");
+}
+
+fn one(text: &str, facts: &Facts) -> Plan {
+    planned(&[(".mergeyard/build.yml", text)], facts)
+}
+
+fn with_secrets(text: &str, secrets: &[SecretRule], facts: &Facts) -> Plan {
+    let (runner, gates) = (BTreeMap::new(), Gates::default());
+    let request = Request { facts, secrets: Some(secrets), runner: &runner, images: &[], gates: &gates };
+    workflows::plan(&read(&[(".mergeyard/build.yml", text)], facts), &request)
+}
+
+fn with_images(text: &str, images: &[Candidate]) -> Plan {
+    let (runner, gates, facts) = (BTreeMap::new(), Gates::default(), facts());
+    let request = Request { facts: &facts, secrets: Some(&[]), runner: &runner, images, gates: &gates };
+    workflows::plan(&read(&[(".mergeyard/build.yml", text)], &facts), &request)
+}
+
+fn images() -> Vec<Candidate> {
+    let folder = |path: &str, spec: &str| Folder {
+        path: path.to_owned(),
+        tree: TreeId::new([1; 20]),
+        dockerfile: File::Text(b"FROM scratch\n".to_vec()),
+        spec: File::Text(spec.as_bytes().to_vec()),
+    };
+    candidates(&[
+        folder("", r#"{"service":{"name":"clock","version":"1.0"}}"#),
+        folder("web", r#"{"service":{"name":"web","version":"2"}}"#),
+        folder("bad", "{}"),
+    ])
+}
+
+fn only(plan: &Plan) -> &PlannedWorkflow {
+    assert_eq!(plan.workflows.len(), 1, "{}", plan.text());
+    &plan.workflows[0]
+}
+
+fn refusal(plan: &Plan) -> String {
+    match &only(plan).verdict {
+        Verdict::Refuse(why) => why.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn order(plan: &Plan) -> Vec<(&str, Vec<&str>)> {
+    let steps = &only(plan).steps;
+    assert!(!steps.is_empty(), "{}", plan.text());
+    let needs = |step: &PlannedStep| step.rules.needs.iter().map(|need| steps[*need].name.as_str()).collect();
+    steps.iter().map(|step| (step.name.as_str(), needs(step))).collect()
+}
+
+fn container(step: &PlannedStep) -> &ContainerAction {
+    match &step.action {
+        Action::Container(container) => container,
+        other => panic!("{other:?}"),
+    }
+}
