@@ -17,7 +17,7 @@ use crate::{
     finding::Finding,
     rules::{StepRules, WorkflowRules},
     service::Service,
-    workflows::{self, Gates, Request},
+    workflows::{self, Gates, Plan, Request},
 };
 
 /// A commit can hold many folders; past this it is a mistake or an attack.
@@ -185,12 +185,10 @@ fn text<'f>(folder: &str, name: &str, file: &'f File) -> Result<&'f [u8], Findin
 /// The plan for a change whose commit has no pipeline files: the built-in pipeline, from the
 /// folders that hold an image. `published` stands beside `images`, one for one.
 pub fn decide(change: &Change<'_>, facts: &Facts, images: &[Candidate], published: &[Published]) -> Decision {
-    if let Some(why) = no_images(change, images) {
-        return Decision::Ignore(why);
-    }
-    let (runner, gates) = (BTreeMap::new(), Gates::default());
-    let request = Request { facts, secrets: None, runner: &runner, images, gates: &gates };
-    let plan = workflows::plan(&[builtin::image(images)], &request);
+    let plan = match built_in(change, facts, images) {
+        Ok(plan) => plan,
+        Err(why) => return Decision::Ignore(why),
+    };
     if let Some(why) = plan.nothing_to_do() {
         return Decision::Ignore(why);
     }
@@ -200,6 +198,17 @@ pub fn decide(change: &Change<'_>, facts: &Facts, images: &[Candidate], publishe
     }
     let facts = serde_json::to_value(facts.remembered()).unwrap_or_default();
     Decision::Run(Box::new(PlannedRun { facts, ..planned_run(change, workflows) }))
+}
+
+/// The built-in pipeline's plan for the folders that hold an image; the error is the reason why
+/// there is none.
+pub fn built_in(change: &Change<'_>, facts: &Facts, images: &[Candidate]) -> Result<Plan, String> {
+    if let Some(why) = no_images(change, images) {
+        return Err(why);
+    }
+    let (runner, gates) = (BTreeMap::new(), Gates::default());
+    let request = Request { facts, secrets: None, runner: &runner, images, gates: &gates };
+    Ok(workflows::plan(&[builtin::image(images)], &request))
 }
 
 /// The run of a change, with what its plan says is to be done.

@@ -4,10 +4,14 @@ mod approve;
 mod cancel;
 mod deliveries;
 mod demo;
+mod home;
 mod hook;
 mod lint;
+mod plan;
 mod registry;
+mod rehearsal;
 mod rerun;
+mod run;
 mod secret;
 mod serve;
 pub(crate) mod text;
@@ -70,6 +74,12 @@ enum Command {
     /// Secrets of pipelines
     #[command(subcommand)]
     Secret(secret::Command),
+    /// Run the pipelines of a working tree, as the server would
+    Run(run::Args),
+    /// What would run, wait or be skipped, and why; no engine is needed
+    Plan(plan::Args),
+    /// The JSON Schema of pipeline files, for editors
+    Schema,
     /// What is wrong in pipelines, Dockerfiles, spec.json and package lists
     Lint(lint::Args),
     /// The private TLS registry
@@ -157,6 +167,12 @@ async fn run(args: Args) -> Result<(), Failed> {
         Command::Trigger(args) => trigger::trigger(config()?, args).await,
         Command::Token(command) => token::token(config()?, command).await,
         Command::Secret(command) => secret::secret(config()?, command).await,
+        Command::Run(args) => run::run(args).await,
+        Command::Plan(args) => plan::plan(args).await,
+        Command::Schema => {
+            println!("{:#}", mergeyard_plan::spec::schema());
+            Ok(())
+        }
         Command::Lint(lint) => lint::lint(lint).await,
         Command::Registry(command) => registry::registry(command, args.config).await,
     }

@@ -7,6 +7,7 @@
 mod builtin;
 mod changed;
 mod facts;
+mod rehearse;
 mod sources;
 mod work;
 
@@ -23,6 +24,8 @@ use mergeyard_run::git::{GitError, Remote};
 use mergeyard_types::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+
+pub use rehearse::rehearse;
 
 use crate::{
     payload,

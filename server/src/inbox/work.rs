@@ -5,7 +5,7 @@
 
 use mergeyard_plan::{
     change::Change,
-    decide::{Decision, planned_run},
+    decide::{self, Decision, planned_run},
     event::{Event, EventKind},
     facts::Facts,
     spec::{self, Limits},
@@ -26,9 +26,7 @@ pub(super) async fn decide(
     remote: &Remote,
     (number, now): (RunId, Timestamp),
 ) -> Result<Decision, Fault> {
-    let git = yard.executor.git();
-    let repo = &change.repository.name;
-    let commit = git.fetch(repo, remote, change.commit, &change.hints, &CancellationToken::new()).await?;
+    let commit = fetch(yard, change, remote).await?;
     let found = sources::read(&commit).await?;
     let built_in = found.is_empty();
     if let Some(why) = builtin::starts_nothing(change).filter(|_| built_in) {
@@ -39,8 +37,44 @@ pub(super) async fn decide(
         return builtin::decide(yard, change, &commit, &facts).await;
     }
     let work = Work { yard, change, remote, commit: &commit, facts: &facts };
-    let plan = work.plan(found).await?;
-    Ok(decision(change, &facts, plan))
+    Ok(match wanted(event, work.plan(found).await?) {
+        Ok(plan) => decision(change, &facts, plan),
+        Err(why) => Decision::Ignore(why),
+    })
+}
+
+/// The plan alone, for who wants to know it and not to have it done. What is published already is
+/// not looked at. The inner error is the reason why there is none.
+pub(super) async fn plan(
+    yard: &Yard,
+    event: &Event,
+    change: &Change<'_>,
+    remote: &Remote,
+    (number, now): (RunId, Timestamp),
+) -> Result<Result<Plan, String>, Fault> {
+    let commit = fetch(yard, change, remote).await?;
+    let found = sources::read(&commit).await?;
+    let built_in = found.is_empty();
+    let facts = facts::facts(yard, event, change, (remote, &commit), (number, now), built_in).await?;
+    if built_in {
+        return Ok(decide::built_in(change, &facts, &builtin::candidates(&commit).await?));
+    }
+    let work = Work { yard, change, remote, commit: &commit, facts: &facts };
+    Ok(wanted(event, work.plan(found).await?))
+}
+
+async fn fetch(yard: &Yard, change: &Change<'_>, remote: &Remote) -> Result<Commit, Fault> {
+    let (git, repo) = (yard.executor.git(), &change.repository.name);
+    Ok(git.fetch(repo, remote, change.commit, &change.hints, &CancellationToken::new()).await?)
+}
+
+/// All of the plan, or the one workflow that is wanted of it.
+fn wanted(event: &Event, plan: Plan) -> Result<Plan, String> {
+    let Event::Rehearsed { rehearsal, .. } = event else { return Ok(plan) };
+    let Some(only) = &rehearsal.only else { return Ok(plan) };
+    let mut names: Vec<String> = plan.workflows.iter().map(|workflow| workflow.name.clone()).collect();
+    names.dedup();
+    plan.only(only).ok_or_else(|| format!("there is no workflow `{only}`; there is {}", names.join(", ")))
 }
 
 struct Work<'a> {

@@ -7,13 +7,13 @@
 mod clock;
 mod progress;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use mergeyard_types::{RunId, Secret, State};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Failed, Format};
+use super::{Failed, Format, home::Home};
 use crate::{
     config::Config,
     github::signature,
@@ -58,7 +58,7 @@ pub(super) async fn demo(args: Args) -> Result<(), Failed> {
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
     let mut progress = Progress::new(args.format);
-    let home = Home::new()?;
+    let home = Home::new("demo")?;
     let mut clock = Clock::new(&args.engine);
     let scene = tokio::select! {
         scene = Scene::play(&args, &home, &mut clock, &mut progress) => scene,
@@ -74,23 +74,6 @@ pub(super) async fn demo(args: Args) -> Result<(), Failed> {
     clock.remove().await;
     scene?.server.stop().await;
     Ok(())
-}
-
-/// A folder for one demo, gone with it.
-struct Home(PathBuf);
-
-impl Home {
-    fn new() -> Result<Self, Failed> {
-        let path = std::env::temp_dir().join(format!("mergeyard-demo-{}", Uuid::new_v4().simple()));
-        std::fs::create_dir(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 /// The demo once everything stands.
@@ -110,7 +93,7 @@ impl Scene {
         let (sample, merge) = progress
             .step("repository", "made a git repository with a merged pull request", async {
                 let name = "acme/clock".parse().map_err(|_| Failed::work("the sample has no name"))?;
-                Ok(SampleRepository::create(&home.0.join("clock.git"), name, &FILES)?)
+                Ok(SampleRepository::create(&home.path().join("clock.git"), name, &FILES)?)
             })
             .await?;
         let secret = Secret::new(Uuid::new_v4().simple().to_string());
@@ -211,7 +194,7 @@ fn config(
     set("http", "listen", format!("127.0.0.1:{http}"));
     set("registry", "listen", format!("127.0.0.1:{registry}"));
     set("engine", "host", args.engine.clone());
-    table.insert("data_dir".to_owned(), home.0.join("data").display().to_string().into());
+    table.insert("data_dir".to_owned(), home.path().join("data").display().to_string().into());
     let repo = toml::Table::from_iter([
         ("name".to_owned(), sample.name().to_string().into()),
         ("clone_url".to_owned(), sample.hosted().clone_url.into()),

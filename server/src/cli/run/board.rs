@@ -14,7 +14,7 @@ use mergeyard_run::log::{LogLine, Stream};
 use mergeyard_types::{State, StepId};
 
 use super::super::text;
-use crate::store::{RunPage, StepRow, WorkflowRow};
+use crate::store::{StepRow, WorkflowRow};
 
 /// The last words of a failed step: enough to see why, few enough to see at all.
 const LAST_WORDS: usize = 30;
@@ -51,19 +51,6 @@ impl Board {
         Self { kind, ended: BTreeSet::new(), said: BTreeMap::new() }
     }
 
-    /// Shows what changed since the last look.
-    pub(super) fn show(&mut self, page: &RunPage) {
-        for workflow in &page.workflows {
-            for step in &workflow.steps {
-                match step.state {
-                    State::Running => self.running(workflow, step),
-                    state if state.is_final() && self.ended.insert(step.id) => self.end(workflow, step),
-                    _ => {}
-                }
-            }
-        }
-    }
-
     /// One more line of a step's log.
     pub(super) fn line(&mut self, workflow: &WorkflowRow, step: &StepRow, line: &LogLine) {
         let said = text::plain(&line.text);
@@ -85,6 +72,19 @@ impl Board {
         }
     }
 
+    /// Does something while nothing moves.
+    pub(super) fn pause<T>(&self, what: impl FnOnce() -> T) -> T {
+        match &self.kind {
+            Kind::Bars { all, .. } => all.suspend(what),
+            Kind::Lines | Kind::Silent => what(),
+        }
+    }
+
+    /// A sign for a state, in colour where there is some.
+    pub(super) fn mark(&self, state: State) -> String {
+        mark(state, matches!(self.kind, Kind::Bars { .. }))
+    }
+
     /// Says something in its own voice, above what moves.
     pub(super) fn tell(&self, said: &str) {
         match &self.kind {
@@ -95,8 +95,12 @@ impl Board {
         }
     }
 
-    fn running(&mut self, workflow: &WorkflowRow, step: &StepRow) {
+    /// Shows a step that runs.
+    pub(super) fn begin(&mut self, workflow: &WorkflowRow, step: &StepRow) {
         let Kind::Bars { all, running } = &mut self.kind else { return };
+        if step.state != State::Running {
+            return;
+        }
         running.entry(step.id).or_insert_with(|| {
             let style = ProgressStyle::with_template("{spinner:.yellow} {prefix:<32} {elapsed:>5}  {wide_msg:.dim}")
                 .unwrap_or_else(|_| ProgressStyle::default_spinner());
@@ -106,7 +110,11 @@ impl Board {
         });
     }
 
-    fn end(&mut self, workflow: &WorkflowRow, step: &StepRow) {
+    /// Says once how a step ended.
+    pub(super) fn end(&mut self, workflow: &WorkflowRow, step: &StepRow) {
+        if !step.state.is_final() || !self.ended.insert(step.id) {
+            return;
+        }
         let colour = matches!(self.kind, Kind::Bars { .. });
         if let Kind::Bars { running, .. } = &mut self.kind
             && let Some(bar) = running.remove(&step.id)
@@ -133,7 +141,7 @@ fn label(workflow: &WorkflowRow, step: &StepRow) -> String {
     format!("{}{axis} {}", workflow.name, step.name)
 }
 
-pub(super) fn mark(state: State, colour: bool) -> String {
+fn mark(state: State, colour: bool) -> String {
     let (mark, code) = match state {
         State::Success => ("✓", 32),
         State::Failure | State::Error => ("✗", 31),
