@@ -109,10 +109,7 @@ impl ContainerStep<'_> {
         if self.job.attempt > 1 {
             engine.remove_attempts(self.job.step, self.job.attempt).await?;
         }
-        if self.action.pull {
-            if let Some(state) = self.state().await? {
-                return Ok(!was_started(&state));
-            }
+        if self.action.pull && self.state().await?.is_none() {
             self.bring(Pull::Always).await?;
         }
         let place = docker.places.of(self.job.workflow);
