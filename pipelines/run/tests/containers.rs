@@ -1,21 +1,30 @@
 //! Steps as containers on the real engine.
 
+#[path = "support/registry.rs"]
+mod registry;
 #[path = "support/steps.rs"]
 mod steps;
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bollard::query_parameters::TagImageOptionsBuilder;
 
 use mergeyard_plan::{
     action::{Action, Cache, ContainerAction},
     spec::{Probe, Ready},
 };
 use mergeyard_run::{
-    engine::Engine,
+    engine::{Engine, RegistryCredentials},
     executor::{Docker, Executor, StepJob, StepNetwork, StepOutcome},
     git::{GitCache, GitLimits},
+    log::{LogSink, Masker},
 };
 use mergeyard_types::{Secret, StepId, WorkflowId};
+use registry::Registry;
 use steps::{MINUTE, Running, Steps, container, failure, left_of, live, success};
 use support::{FILE, PROGRAM, SUBMODULE, SYMLINK, bare, commit};
 
@@ -480,6 +489,95 @@ async fn an_engine_that_is_gone_is_an_error_that_may_pass() {
     steps.end().await;
 }
 
+/// The engine's socket with somebody on the line who can hang up.
+struct Line {
+    path: std::path::PathBuf,
+    serving: tokio::task::JoinSet<()>,
+}
+
+impl Line {
+    fn open(steps: &Steps) -> Line {
+        let path = steps.dir.path().join("engine.sock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let mut serving = tokio::task::JoinSet::new();
+        serving.spawn(async move {
+            let mut calls = tokio::task::JoinSet::new();
+            while let Ok((mut call, _)) = listener.accept().await {
+                calls.spawn(async move {
+                    let socket = steps::host().trim_start_matches("unix://").to_owned();
+                    let mut engine = tokio::net::UnixStream::connect(socket).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut call, &mut engine).await;
+                });
+            }
+        });
+        Line { path, serving }
+    }
+
+    async fn hang_up(mut self) {
+        self.serving.shutdown().await;
+        std::fs::remove_file(&self.path).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_is_lost_while_a_step_runs_costs_an_attempt_and_leaves_nothing_running() {
+    let steps = Steps::new();
+    let line = Line::open(&steps);
+    let cache = GitCache::new(steps.dir.path().join("other"), GitLimits::default()).unwrap();
+    let engine = Engine::at(&format!("unix://{}", line.path.display())).owned_by(&steps.owner);
+    let through = Arc::new(Executor::Docker(Docker::new(cache, engine, steps::no_registry())));
+    let slow = sleep();
+    let job = steps.commands(&[&format!("echo begun; {slow}")]);
+    let mut running = Running::start(&through, job.clone());
+    running.until("begun").await;
+    line.hang_up().await;
+    let (outcome, _) = running.end().await;
+    assert!(matches!(outcome, StepOutcome::Error { retry: true, .. }), "{outcome:?}");
+    let second =
+        StepJob { attempt: 2, ..with(job, |action| action.commands = vec!["echo second".to_owned()]) };
+    assert_eq!(steps.said_by(second).await, ["second"]);
+    assert!(!runs(&slow));
+    steps.end().await;
+}
+
+#[tokio::test]
+async fn an_image_of_a_private_registry_comes_once_and_again_only_when_it_is_asked_for() {
+    let registry = Registry::start().await;
+    let name = format!("{}/tools-{}:1", registry.host(), steps::fresh());
+    let docker = steps::docker();
+    let (repository, tag) = name.rsplit_once(':').unwrap();
+    let options = TagImageOptionsBuilder::new().repo(repository).tag(tag).build();
+    docker.tag_image(steps::IMAGE, Some(options)).await.unwrap();
+    let access = registry.access();
+    let login = RegistryCredentials { username: access.username.clone(), password: access.password.clone() };
+    let (log, _lines) = LogSink::channel(Masker::default(), 1 << 20);
+    let engine = Engine::at(&steps::host());
+    engine.push(&name.parse().unwrap(), &login, &log).await.unwrap();
+    engine.remove_image(&name).await.unwrap();
+
+    let nobody = Steps::new();
+    let (outcome, _) =
+        nobody.run(with(nobody.commands(&["true"]), |action| action.image = name.clone())).await;
+    assert!(matches!(&outcome, StepOutcome::Failure { message } if message.contains(&name)), "{outcome:?}");
+    nobody.end().await;
+    let steps = Steps::with(|docker| {
+        docker.base_credentials.insert(registry.host(), login.clone());
+    });
+    steps.executor.prefetch(&[name.clone(), "127.0.0.1:1/nobody:1".to_owned()]).await;
+    let pulls = |said: &[String]| said.iter().any(|line| line.starts_with("== image"));
+    let (outcome, said) =
+        steps.run(with(steps.commands(&["true"]), |action| action.image = name.clone())).await;
+    assert_eq!((outcome, pulls(&said)), (success(), false), "it came ahead of its need");
+    let job = with(steps.commands(&["true"]), |action| {
+        action.image = name.clone();
+        action.pull = true;
+    });
+    let (outcome, said) = steps.run(job).await;
+    assert_eq!((outcome, pulls(&said)), (success(), true));
+    steps.end().await;
+    engine.remove_image(&name).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_cache_outlives_its_workflow_and_keys_do_not_mix() {
     let steps = Steps::with(|docker| docker.most_caches = 1);
@@ -531,23 +629,56 @@ async fn what_a_step_costs() {
     let steps = Steps::new();
     steps.said(&["true"]).await;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..20 {
+    for _ in 0..3 {
         let started = Instant::now();
-        steps.said(&["true"]).await;
+        for _ in 0..20 {
+            steps.said(&["true"]).await;
+        }
         ours.push(started.elapsed());
         let started = Instant::now();
-        let mut typed = tokio::process::Command::new("docker");
-        let ran = typed.args(["run", "--rm", steps::IMAGE, "/bin/sh", "-c", "true"]).status();
-        assert!(ran.await.unwrap().success());
+        for _ in 0..20 {
+            let mut typed = tokio::process::Command::new("docker");
+            let ran = typed.args(["run", "--rm", steps::IMAGE, "/bin/sh", "-c", "true"]).status();
+            assert!(ran.await.unwrap().success());
+        }
         theirs.push(started.elapsed());
     }
     let started = Instant::now();
     steps.executor.end_workflow(steps.workflow()).await.unwrap();
     let end = started.elapsed();
-    for (what, times) in [("a step", &mut ours), ("docker run --rm", &mut theirs)] {
-        times.sort();
-        println!("{what}: p50 {:?}, all {:?}", times[times.len() / 2], times.iter().sum::<Duration>());
-    }
-    println!("the end of their workflow: {end:?}");
+    println!("20 steps: {ours:?}, 20 x docker run --rm: {theirs:?}, the end of 61 steps' workflow: {end:?}");
     steps.end().await;
+}
+
+#[tokio::test]
+#[ignore = "measures"]
+async fn what_a_long_log_costs() {
+    let steps = Steps::with(|docker| docker.containers.output_bytes = 4 << 30);
+    let before = memory();
+    let mut running = Running::start(&steps.executor, steps.commands(&["seq 1 1000000", "date +%s%N"]));
+    let started = Instant::now();
+    let (mut next, mut peak) = (1, before);
+    loop {
+        let line = running.until("").await.pop().unwrap();
+        if line.starts_with('+') {
+            continue;
+        }
+        if next > 1_000_000 {
+            break;
+        }
+        assert_eq!(line, next.to_string());
+        next += 1;
+        if next % 10_000 == 0 {
+            peak = peak.max(memory());
+        }
+    }
+    println!("1,000,000 lines in {:?}, memory {before} KiB, at most {peak} KiB", started.elapsed());
+    assert_eq!(running.end().await.0, success());
+    steps.end().await;
+}
+
+fn memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

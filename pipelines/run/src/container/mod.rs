@@ -35,6 +35,9 @@ use script::{Epilogue, Told};
 /// The engine's own time to end a container, on top of what the container is given.
 const ENGINE_GRACE: Duration = Duration::from_secs(10);
 
+/// What a container said before it was stopped arrives within this.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// When a step that was asked to stop is no longer waited for.
 pub(crate) fn longest_end(docker: &Docker) -> Duration {
     docker.containers.grace + 2 * ENGINE_GRACE
@@ -55,9 +58,13 @@ pub(crate) async fn container(
         done = &mut work => done,
         () = cx.cancel.cancelled() => {
             // What it says while it is stopped is kept as well.
+            let stopped = async {
+                step.stop().await;
+                tokio::time::sleep(LAST_WORDS).await;
+            };
             tokio::select! {
                 _ = &mut work => {}
-                () = step.stop() => {}
+                () = stopped => {}
             }
             step.remove().await;
             Err(StepFault::Cancelled)
@@ -102,10 +109,7 @@ impl ContainerStep<'_> {
         if self.job.attempt > 1 {
             engine.remove_attempts(self.job.step, self.job.attempt).await?;
         }
-        if self.action.pull {
-            if let Some(state) = self.state().await? {
-                return Ok(!was_started(&state));
-            }
+        if self.action.pull && self.state().await?.is_none() {
             self.bring(Pull::Always).await?;
         }
         let place = docker.places.of(self.job.workflow);
@@ -145,6 +149,9 @@ impl ContainerStep<'_> {
     }
 
     async fn start(&self) -> Result<(), StepFault> {
+        if self.cx.cancel.is_cancelled() {
+            return Err(StepFault::Cancelled);
+        }
         let engine = &self.docker.engine;
         let started = engine.docker().await?.start_container(&self.name, None).await;
         match started {
