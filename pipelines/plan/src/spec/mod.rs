@@ -14,6 +14,8 @@ use crate::event::EventKind;
 mod check;
 mod findings;
 mod grammar;
+mod include;
+mod keys;
 mod limits;
 mod matrix;
 mod node;
@@ -21,10 +23,13 @@ mod parse;
 mod read;
 mod scalar;
 mod schema;
+mod step;
+mod when;
 
+pub use include::{Included, includes};
 pub use limits::Limits;
 pub use matrix::matrix;
-pub use read::{Included, Read, includes, read, read_with, text};
+pub use read::{Read, read, read_with, text};
 pub use schema::schema;
 
 /// A place in a file: line and column, both from 1. Zero means the file as a whole.

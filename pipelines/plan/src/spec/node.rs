@@ -61,11 +61,6 @@ impl Node {
         Self { place, kind, alias: false, weight }
     }
 
-    /// Another text at the same place.
-    pub(super) fn with_text(&self, text: &str) -> Self {
-        Self::new(self.place, Kind::Scalar(Scalar { text: text.to_owned(), plain: false }))
-    }
-
     pub(super) fn map(&self) -> &[(Key, Node)] {
         match &self.kind {
             Kind::Map(entries) => entries,

@@ -314,16 +314,12 @@ impl Builder<'_, '_, '_> {
         Place { file: self.file, at: at(&span.start) }
     }
 
-    fn tree(self) -> Tree {
-        let mut anchors = HashMap::new();
+    fn tree(mut self) -> Tree {
         let mut ids: Vec<_> = self.names.into_iter().collect();
+        // A name that is used again stands for the last one.
         ids.sort_by_key(|(id, _)| *id);
-        for (id, name) in ids {
-            if let Some(node) = self.anchors.get(&id) {
-                anchors.insert(name, node.clone());
-            }
-        }
-        Tree { root: self.root, anchors }
+        let anchors = ids.into_iter().filter_map(|(id, name)| Some((name, self.anchors.remove(&id)?)));
+        Tree { anchors: anchors.collect(), root: self.root }
     }
 }
 

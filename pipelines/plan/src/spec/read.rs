@@ -4,36 +4,26 @@
 //! reading below takes what does. A file with an error gives no workflow, because half of what
 //! somebody wrote is not what they meant.
 
-use std::{collections::HashMap, time::Duration};
-
-use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{
-    Concurrency, Constraint, Input, InputKind, Limits, Need, OnFailure, PathConstraint, Probe, Ready,
-    Spanned, Status, Step, When, Workflow, Workspace, check,
+    Concurrency, Included, Input, InputKind, Limits, Need, Spanned, Workflow, Workspace, check,
     findings::{Findings, Quoted},
-    grammar::{self, CLONE, SERVICE, STEP, Shape, Table, WORKFLOW},
+    grammar::{self, Shape},
+    include,
+    keys::{CLONE, SERVICE, STEP, WORKFLOW},
     node::{Key, Kind, Node, Place},
-    parse::{Tree, parse},
+    parse::parse,
     scalar,
+    when::statuses,
 };
 use crate::finding::Finding;
-
-/// Time a service has to become ready when its file does not say.
-const READY_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Read {
     /// There unless a finding is an error.
     pub workflow: Option<Workflow>,
     pub findings: Vec<Finding>,
-}
-
-/// A file that another one includes, after substitution.
-#[derive(Debug, Clone, Copy)]
-pub struct Included<'a> {
-    pub file: &'a str,
-    pub text: &'a str,
 }
 
 /// The bytes of a pipeline file as text, or why they are none.
@@ -55,20 +45,6 @@ pub fn text<'a>(file: &str, bytes: &'a [u8], limits: &Limits) -> Result<&'a str,
     })
 }
 
-/// The files that `text` asks to have put underneath it, for the caller to fetch. A text that
-/// cannot be read includes nothing; `read_with` says why.
-pub fn includes(text: &str) -> Vec<Spanned<String>> {
-    if !text.contains("include") {
-        return Vec::new();
-    }
-    let limits = Limits::DEFAULT;
-    let mut findings = Findings::new("", limits.findings);
-    let Tree { root, .. } = parse(0, text, &HashMap::new(), &limits, &mut findings);
-    let mut files = root.as_ref().and_then(|root| root.get("include")).map(Node::texts).unwrap_or_default();
-    files.truncate(limits.includes);
-    files
-}
-
 /// Reads a file that includes no other.
 pub fn read(file: &str, text: &str, limits: &Limits) -> Read {
     read_with(file, text, &[], limits)
@@ -76,138 +52,61 @@ pub fn read(file: &str, text: &str, limits: &Limits) -> Read {
 
 /// Reads a file on top of those it includes. A file that is asked for and not in `included` is a
 /// finding, so the caller leaves out what the repository does not have.
-///
-/// Anchors of an included file can be used by the files after it. Its steps and services come
-/// first, and one of the same name takes the place of the included one; the same goes for
-/// labels and inputs. All else is the file's own.
 pub fn read_with(file: &str, text: &str, included: &[Included], limits: &Limits) -> Read {
     let mut findings = Findings::new(file, limits.findings);
+    let workflow = workflow(text, included, limits, &mut findings).filter(|_| !findings.any_error());
+    Read { workflow, findings: findings.into_list() }
+}
+
+fn workflow<'a>(
+    text: &str,
+    included: &[Included<'a>],
+    limits: &Limits,
+    findings: &mut Findings<'a>,
+) -> Option<Workflow> {
     let mut anchors = HashMap::new();
-    let mut fragments = Vec::new();
-    for (number, part) in included.iter().take(limits.includes).enumerate() {
+    let mut underneath = Workflow::default();
+    for (number, part) in (1..).zip(included.iter().take(limits.includes)) {
         findings.files.push(part.file);
-        let tree = parse(number + 1, part.text, &anchors, limits, &mut findings);
+        let tree = parse(number, part.text, &anchors, limits, findings);
         anchors.extend(tree.anchors);
-        fragments.extend(tree.root);
+        if let Some(root) = tree.root {
+            include::check_fragment(&root, findings);
+            let part = Reader { limits, findings, file: number }.workflow(&root);
+            underneath = include::on_top(part, underneath);
+        }
     }
-    let root = parse(0, text, &anchors, limits, &mut findings).root;
+    let root = parse(0, text, &anchors, limits, findings).root;
     let Some(root) = root.filter(|root| !root.is_null()) else {
         if !findings.any_error() {
-            let message = "the file is empty: it needs `steps`";
-            findings.error(Place::default(), "pipeline-empty", message);
+            findings.error(Place::default(), "pipeline-empty", "the file is empty: it needs `steps`");
         }
-        return Read { workflow: None, findings: findings.into_list() };
+        return None;
     };
-
-    let mut reader = Reader { limits, findings: &mut findings };
-    grammar::check(&Shape::Keys(&WORKFLOW), &root, "a pipeline", reader.findings);
+    grammar::check(&Shape::Keys(&WORKFLOW), &root, "a pipeline", findings);
     if !matches!(root.kind, Kind::Map(_)) {
-        return Read { workflow: None, findings: findings.into_list() };
+        return None;
     }
-    reader.check_includes(&root, included);
-    let mut underneath = Workflow::default();
-    for fragment in &fragments {
-        reader.check_fragment(fragment);
-        underneath = on_top(reader.workflow(fragment), underneath);
-    }
-    let own = reader.workflow(&root);
-    let workflow = on_top(own, underneath);
+    include::check_wanted(&root, included, limits, findings);
+    let own = Reader { limits, findings, file: 0 }.workflow(&root);
+    let workflow = include::on_top(own, underneath);
     let steps = root.get("steps");
     let place = steps.map_or(root.place, |steps| steps.place);
     if workflow.steps.is_empty() && steps.is_none_or(|steps| steps.is_empty()) {
         findings.error(place, "pipeline-no-steps", "a pipeline needs at least one step under `steps`");
     }
-    check::workflow(&workflow, place, limits, &mut findings);
-    let workflow = (!findings.any_error()).then_some(workflow);
-    Read { workflow, findings: findings.into_list() }
+    check::workflow(&workflow, place, limits, findings);
+    Some(workflow)
 }
 
-fn on_top(own: Workflow, underneath: Workflow) -> Workflow {
-    let mut labels = underneath.labels;
-    labels.extend(own.labels);
-    let mut inputs = underneath.inputs;
-    inputs.extend(own.inputs);
-    Workflow {
-        steps: replaced(underneath.steps, own.steps),
-        services: replaced(underneath.services, own.services),
-        labels,
-        inputs,
-        ..own
-    }
-}
-
-fn replaced(mut steps: Vec<Step>, own: Vec<Step>) -> Vec<Step> {
-    let before = steps.len();
-    for step in own {
-        // Only among the included ones: the same name twice in one file is an error, found later.
-        match steps[..before].iter().position(|included| *included.name == *step.name) {
-            Some(place) => steps[place] = step,
-            None => steps.push(step),
-        }
-    }
-    steps
-}
-
-struct Reader<'r, 'f> {
-    limits: &'r Limits,
-    findings: &'r mut Findings<'f>,
+pub(super) struct Reader<'r, 'f> {
+    pub(super) limits: &'r Limits,
+    pub(super) findings: &'r mut Findings<'f>,
+    /// The one of `findings.files` that is being read.
+    pub(super) file: usize,
 }
 
 impl Reader<'_, '_> {
-    fn check_includes(&mut self, root: &Node, included: &[Included]) {
-        let Some(node) = root.get("include") else { return };
-        let wanted = node.one_or_more();
-        if wanted.len() > self.limits.includes {
-            let message = format!("no more than {} files can be included", self.limits.includes);
-            self.findings.error(node.place, "pipeline-include", message);
-        }
-        for node in wanted {
-            let Some(path) = node.text() else { continue };
-            if path.starts_with('/') || path.split('/').any(|part| matches!(part, "" | "." | "..")) {
-                let message =
-                    format!("{} is not the path of a file, seen from the repository's root", Quoted(&path));
-                self.findings.error(node.place, "pipeline-include", message);
-            } else if !included.iter().any(|part| part.file == *path) {
-                let message = format!(
-                    "{} is not there: included files are read at the repository's default branch",
-                    Quoted(&path)
-                );
-                self.findings.error(node.place, "pipeline-include", message);
-            }
-        }
-    }
-
-    fn check_fragment(&mut self, root: &Node) {
-        grammar::check(&Shape::Keys(&WORKFLOW), root, "a pipeline", self.findings);
-        for (key, node) in root.map() {
-            match key.text.as_str() {
-                "steps" | "services" => {
-                    if let Kind::List(steps) = &node.kind {
-                        for step in steps.iter().filter(|step| step.get("name").is_none()) {
-                            let message = "name the steps of an included file: others replace them by name";
-                            self.findings.error(step.place, "pipeline-include", message);
-                        }
-                    }
-                }
-                "labels" | "inputs" | "variables" | "version" | "$schema" => {}
-                "include" => {
-                    let message = "an included file cannot include others: include them from the first file";
-                    self.findings.error(key.place, "pipeline-include", message);
-                }
-                name => {
-                    let known = WORKFLOW.keys.iter().any(|key| key.name == name);
-                    let message = format!(
-                        "{} means nothing in an included file: write it in the one that includes it",
-                        Quoted(name)
-                    );
-                    if known {
-                        self.findings.warning(key.place, "pipeline-include", message);
-                    }
-                }
-            }
-        }
-    }
-
     fn workflow(&mut self, root: &Node) -> Workflow {
         let when = root.get("when");
         if let Some(node) = when {
@@ -220,10 +119,7 @@ impl Reader<'_, '_> {
             clone: self.steps(root.get("clone"), &CLONE),
             steps: self.steps(root.get("steps"), &STEP),
             services: self.steps(root.get("services"), &SERVICE),
-            labels: pairs(root.get("labels"))
-                .into_iter()
-                .filter_map(|(key, value)| Some((key.value, value.text()?)))
-                .collect(),
+            labels: root.get("labels").map(labels).unwrap_or_default(),
             depends_on: root.get("depends_on").map(needs).unwrap_or_default(),
             runs_on: root.get("runs_on").map(statuses).unwrap_or_default(),
             concurrency: root.get("concurrency").and_then(|node| self.concurrency(node)),
@@ -240,154 +136,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn steps(&mut self, node: Option<&Node>, table: &'static Table) -> Vec<Step> {
-        // What is neither has been said, and an empty step lacks an image.
-        let is_step = |node: &Node| matches!(node.kind, Kind::Map(_)) || node.is_null();
-        match node.map(|node| &node.kind) {
-            Some(Kind::Map(entries)) => {
-                let entries = entries.iter().filter(|(_, node)| is_step(node));
-                entries.map(|(key, node)| self.named_step(key, node, table)).collect()
-            }
-            Some(Kind::List(nodes)) => {
-                let nodes = nodes.iter().enumerate().filter(|(_, node)| is_step(node));
-                nodes.map(|(i, node)| self.listed_step(i, node, table)).collect()
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    /// Steps may be named again inside; a service is reached by its key, so that is its name.
-    fn named_step(&mut self, key: &Key, node: &Node, table: &'static Table) -> Step {
-        let inner = node.get("name").and_then(Node::text).filter(|name| !name.is_empty());
-        let name = inner.filter(|_| table.name != SERVICE.name).unwrap_or_else(|| key.spanned());
-        self.step(name, node)
-    }
-
-    fn listed_step(&mut self, index: usize, node: &Node, table: &'static Table) -> Step {
-        let name = node.get("name").and_then(Node::text).filter(|name| !name.is_empty());
-        if name.is_none() && table.name == SERVICE.name {
-            let message = "a service is reached by its name: give it one";
-            self.findings.warning(node.place, "pipeline-name", message);
-        }
-        let name = name.unwrap_or_else(|| Spanned { value: format!("step-{index}"), at: node.place.at });
-        self.step(name, node)
-    }
-
-    fn step(&mut self, name: Spanned<String>, node: &Node) -> Step {
-        let text = |key: &str| node.get(key).and_then(Node::text);
-        let texts = |key: &str| node.get(key).map(Node::texts).unwrap_or_default();
-        let flag = |key: &str| node.get(key).and_then(Node::flag);
-        let values = |key: &str| -> Vec<(Spanned<String>, Value)> {
-            pairs(node.get(key)).into_iter().map(|(key, value)| (key, value.json())).collect()
-        };
-        Step {
-            name,
-            origin: (node.place.file > 0).then(|| self.findings.files[node.place.file].to_owned()),
-            image: text("image"),
-            pull: flag("pull").unwrap_or_default(),
-            commands: texts("commands"),
-            entrypoint: texts("entrypoint").into_iter().map(|part| part.value).collect(),
-            directory: text("directory").map(|directory| directory.value),
-            settings: values("settings"),
-            environment: self.environment(node),
-            depends_on: node.get("depends_on").map(needs),
-            when: node.get("when").map(|node| self.when(node)).unwrap_or_default(),
-            failure: match text("failure").as_ref().map(|failure| failure.as_str()) {
-                Some("ignore") => OnFailure::Ignore,
-                Some("cancel") => OnFailure::Cancel,
-                _ => OnFailure::Fail,
-            },
-            detach: flag("detach").unwrap_or_default(),
-            volumes: texts("volumes"),
-            ports: texts("ports"),
-            dns: texts("dns"),
-            dns_search: texts("dns_search"),
-            devices: texts("devices"),
-            extra_hosts: texts("extra_hosts"),
-            network_mode: text("network_mode"),
-            tmpfs: texts("tmpfs"),
-            privileged: node.get("privileged").and_then(|node| Some(spanned(node, node.flag()?))),
-            user: node.get("backend_options").and_then(|options| options.get("docker")?.get("user")?.text()),
-            uses: text("uses"),
-            with: values("with"),
-            timeout: node.get("timeout").and_then(|node| Some(spanned(node, duration(node)?))),
-            retry: self.retry(node),
-            outputs: texts("outputs"),
-            ready: node.get("ready").and_then(|node| self.ready(node)),
-            cache: self.cache(node),
-            approve: self.gate(node),
-        }
-    }
-
-    /// Old files list `NAME=value`.
-    fn environment(&mut self, step: &Node) -> Vec<(Spanned<String>, Value)> {
-        let Some(node) = step.get("environment") else { return Vec::new() };
-        if let Kind::Map(_) = node.kind {
-            return pairs(Some(node)).into_iter().map(|(key, value)| (key, value.json())).collect();
-        }
-        let message = "a list of variables is outdated: write `NAME: value` for each";
-        self.findings.warning(node.place, "pipeline-old-key", message);
-        let mut variables = Vec::new();
-        for item in node.texts() {
-            match item.value.split_once('=') {
-                Some((name, value)) if !name.is_empty() => {
-                    let name = Spanned { value: name.to_owned(), at: item.at };
-                    variables.push((name, Value::String(value.to_owned())));
-                }
-                _ => {
-                    let message = format!("{} is not a variable: write `NAME: value`", Quoted(&item));
-                    let place = Place { file: node.place.file, at: item.at };
-                    self.findings.error(place, "pipeline-type", message);
-                }
-            }
-        }
-        variables
-    }
-
-    fn retry(&mut self, step: &Node) -> u32 {
-        let Some(node) = step.get("retry") else { return 0 };
-        let wanted = node.scalar().and_then(scalar::integer).and_then(|count| u32::try_from(count).ok());
-        if wanted.is_some_and(|count| count > self.limits.retries) {
-            let message = format!("`retry` takes 0 to {}", self.limits.retries);
-            self.findings.error(node.place, "pipeline-number", message);
-        }
-        wanted.unwrap_or_default()
-    }
-
-    fn ready(&mut self, node: &Node) -> Option<Ready> {
-        let timeout = node.get("timeout").and_then(duration).unwrap_or(READY_WITHIN);
-        let probe = match (node.get("command"), node.get("port")) {
-            (Some(command), None) => Probe::Command(match &command.kind {
-                Kind::List(_) => command.texts().into_iter().map(|part| part.value).collect(),
-                _ => vec!["/bin/sh".into(), "-c".into(), command.text()?.value],
-            }),
-            (None, Some(port)) => Probe::Port(
-                port.scalar().and_then(scalar::integer).and_then(|port| u16::try_from(port).ok())?,
-            ),
-            _ => {
-                let message = "`ready` takes either a `command` or a `port`";
-                self.findings.error(node.place, "pipeline-ready", message);
-                return None;
-            }
-        };
-        Some(Ready { probe, timeout })
-    }
-
-    fn cache(&mut self, step: &Node) -> Vec<Spanned<String>> {
-        let Some(node) = step.get("cache") else { return Vec::new() };
-        let directories = node.texts();
-        for directory in &directories {
-            if directory.is_empty() || directory.split('/').any(|part| part == "..") {
-                let place = Place { file: node.place.file, at: directory.at };
-                let message =
-                    format!("{} is not a directory to keep: name one without `..`", Quoted(directory));
-                self.findings.error(place, "pipeline-cache", message);
-            }
-        }
-        directories
-    }
-
-    fn gate(&mut self, node: &Node) -> Option<Spanned<String>> {
+    pub(super) fn gate(&mut self, node: &Node) -> Option<Spanned<String>> {
         let node = node.get("approve")?;
         let gate = node.text()?;
         if gate.trim().is_empty() {
@@ -415,7 +164,7 @@ impl Reader<'_, '_> {
         limit.filter(|limit| *limit > 0).map(|limit| Concurrency { limit, group })
     }
 
-    fn inputs(&mut self, node: &Node) -> std::collections::BTreeMap<String, Input> {
+    fn inputs(&mut self, node: &Node) -> BTreeMap<String, Input> {
         node.map().iter().map(|(key, node)| (key.text.clone(), self.input(key, node))).collect()
     }
 
@@ -445,57 +194,6 @@ impl Reader<'_, '_> {
         let required = node.get("required").and_then(Node::flag).unwrap_or_default();
         Input { at: key.place.at, kind, description: text("description"), default, required }
     }
-
-    fn when(&mut self, node: &Node) -> Vec<When> {
-        node.one_or_more()
-            .iter()
-            .filter(|node| matches!(node.kind, Kind::Map(_)))
-            .map(|node| self.condition(node))
-            .collect()
-    }
-
-    fn condition(&mut self, node: &Node) -> When {
-        let constraint = |key: &str| node.get(key).map(constraint).unwrap_or_default();
-        let (matrix, matrix_exclude) = node.get("matrix").map(matrix).unwrap_or_default();
-        When {
-            at: node.place.at,
-            repo: constraint("repo"),
-            branch: constraint("branch"),
-            event: node.get("event").map(|node| self.events(node)).unwrap_or_default(),
-            git_ref: constraint("ref"),
-            cron: constraint("cron"),
-            status: node.get("status").map(statuses).unwrap_or_default(),
-            platform: constraint("platform"),
-            matrix,
-            matrix_exclude,
-            instance: constraint("instance"),
-            path: node.get("path").map(paths).unwrap_or_default(),
-            evaluate: node.get("evaluate").and_then(Node::text),
-            local: node.get("local").and_then(Node::flag),
-        }
-    }
-
-    /// An event that does not exist never happens. Beside others that is harmless, and Woodpecker
-    /// lets it pass; alone it would leave an empty list, which means every event.
-    fn events(&mut self, node: &Node) -> Vec<Spanned<crate::event::EventKind>> {
-        let mut events = Vec::new();
-        let mut unknown = Vec::new();
-        for node in node.one_or_more() {
-            let Some(text) = node.text() else { continue };
-            match grammar::event(&text) {
-                Ok(kind) => events.push(spanned(node, kind)),
-                Err(message) => unknown.push((node.place, message)),
-            }
-        }
-        for (place, message) in unknown {
-            if events.is_empty() {
-                self.findings.error(place, "pipeline-event", message);
-            } else {
-                self.findings.warning(place, "pipeline-event", message);
-            }
-        }
-        events
-    }
 }
 
 impl InputKind {
@@ -510,35 +208,8 @@ impl InputKind {
     }
 }
 
-impl Node {
-    /// As settings pass it on. Numbers that JSON has not are findings of the grammar.
-    fn json(&self) -> Value {
-        match &self.kind {
-            Kind::Scalar(scalar) => scalar::value(scalar).unwrap_or_default(),
-            Kind::List(nodes) => nodes.iter().map(Node::json).collect(),
-            Kind::Map(entries) => {
-                Value::Object(entries.iter().map(|(key, node)| (key.text.clone(), node.json())).collect())
-            }
-        }
-    }
-}
-
-/// The entries of a mapping. Of a list, `name=value` in each item.
-fn pairs(node: Option<&Node>) -> Vec<(Spanned<String>, Node)> {
-    let Some(node) = node else { return Vec::new() };
-    if let Kind::Map(entries) = &node.kind {
-        return entries.iter().map(|(key, node)| (key.spanned(), node.clone())).collect();
-    }
-    let mut pairs = Vec::new();
-    for item in node.one_or_more() {
-        if let Some((name, value)) = item.text().and_then(|text| {
-            let (name, value) = text.value.split_once('=')?;
-            Some((Spanned { value: name.to_owned(), at: text.at }, item.with_text(value)))
-        }) {
-            pairs.push((name, value));
-        }
-    }
-    pairs
+fn labels(node: &Node) -> BTreeMap<String, Spanned<String>> {
+    node.map().iter().filter_map(|(key, node)| Some((key.text.clone(), node.text()?))).collect()
 }
 
 fn workspace(node: &Node) -> Workspace {
@@ -546,7 +217,7 @@ fn workspace(node: &Node) -> Workspace {
     Workspace { base: text("base"), path: text("path") }
 }
 
-fn needs(node: &Node) -> Vec<Need> {
+pub(super) fn needs(node: &Node) -> Vec<Need> {
     node.one_or_more()
         .iter()
         .filter_map(|node| match &node.kind {
@@ -560,54 +231,6 @@ fn needs(node: &Node) -> Vec<Need> {
         .collect()
 }
 
-fn statuses(node: &Node) -> Vec<Spanned<Status>> {
-    let status = |node: &Node| match node.text()?.as_str() {
-        "success" => Some(spanned(node, Status::Success)),
-        "failure" => Some(spanned(node, Status::Failure)),
-        _ => None,
-    };
-    node.one_or_more().iter().filter_map(status).collect()
-}
-
-fn constraint(node: &Node) -> Constraint {
-    let globs = |key: &str| node.get(key).map(Node::texts).unwrap_or_default();
-    match node.kind {
-        Kind::Map(_) => Constraint { include: globs("include"), exclude: globs("exclude") },
-        _ => Constraint { include: node.texts(), exclude: Vec::new() },
-    }
-}
-
-fn paths(node: &Node) -> PathConstraint {
-    let Constraint { include, exclude } = constraint(node);
-    PathConstraint {
-        include,
-        exclude,
-        ignore_message: node
-            .get("ignore_message")
-            .and_then(Node::text)
-            .map(|text| text.value)
-            .filter(|text| !text.is_empty()),
-        on_empty: node.get("on_empty").and_then(Node::flag).unwrap_or(true),
-    }
-}
-
-type Axes = std::collections::BTreeMap<String, Spanned<String>>;
-
-/// An axis may be called `include`, so only a mapping under that name is the long form.
-fn matrix(node: &Node) -> (Axes, Axes) {
-    let axes = |entries: &[(Key, Node)]| -> Axes {
-        entries.iter().filter_map(|(key, node)| Some((key.text.clone(), node.text()?))).collect()
-    };
-    let long = |key: &str| node.get(key).map(|node| axes(node.map())).unwrap_or_default();
-    let mut include = long("include");
-    include.extend(axes(node.map()));
-    (include, long("exclude"))
-}
-
-fn duration(node: &Node) -> Option<Duration> {
-    grammar::duration(&node.text()?)
-}
-
-fn spanned<T>(node: &Node, value: T) -> Spanned<T> {
+pub(super) fn spanned<T>(node: &Node, value: T) -> Spanned<T> {
     Spanned { value, at: node.place.at }
 }

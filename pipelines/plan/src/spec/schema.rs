@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::grammar::{Shape, Standing, Table, WORKFLOW};
+use super::{
+    grammar::{Shape, Standing, Table},
+    keys::WORKFLOW,
+};
 use crate::event::EventKind;
 
 /// JSON Schema, draft 2020-12.

@@ -1,0 +1,119 @@
+//! One pipeline file on top of others.
+//!
+//! Anchors of an included file can be used by the files after it. Its steps and services come
+//! first, and one of the same name takes the place of the included one; the same goes for labels
+//! and inputs. All else, such as when a workflow runs, is the file's own.
+
+use std::collections::HashMap;
+
+use super::{
+    Limits, Spanned, Step, Workflow,
+    findings::{Findings, Quoted},
+    grammar::{self, Shape},
+    keys::WORKFLOW,
+    node::{Kind, Node},
+    parse::{Tree, parse},
+};
+
+/// A file that another one includes, after substitution.
+#[derive(Debug, Clone, Copy)]
+pub struct Included<'a> {
+    pub file: &'a str,
+    pub text: &'a str,
+}
+
+/// The files that `text` asks to have put underneath it, for the caller to fetch. A text that
+/// cannot be read includes nothing; `read_with` says why.
+pub fn includes(text: &str) -> Vec<Spanned<String>> {
+    if !text.contains("include") {
+        return Vec::new();
+    }
+    let limits = Limits::DEFAULT;
+    let mut findings = Findings::new("", limits.findings);
+    let Tree { root, .. } = parse(0, text, &HashMap::new(), &limits, &mut findings);
+    let mut files = root.as_ref().and_then(|root| root.get("include")).map(Node::texts).unwrap_or_default();
+    files.truncate(limits.includes);
+    files
+}
+
+pub(super) fn on_top(own: Workflow, underneath: Workflow) -> Workflow {
+    let mut labels = underneath.labels;
+    labels.extend(own.labels);
+    let mut inputs = underneath.inputs;
+    inputs.extend(own.inputs);
+    Workflow {
+        steps: replaced(underneath.steps, own.steps),
+        services: replaced(underneath.services, own.services),
+        labels,
+        inputs,
+        ..own
+    }
+}
+
+fn replaced(mut steps: Vec<Step>, own: Vec<Step>) -> Vec<Step> {
+    let before = steps.len();
+    for step in own {
+        // Only among the included ones: the same name twice in one file is an error, found later.
+        match steps[..before].iter().position(|included| *included.name == *step.name) {
+            Some(place) => steps[place] = step,
+            None => steps.push(step),
+        }
+    }
+    steps
+}
+
+/// Whether what `root` includes is there.
+pub(super) fn check_wanted(root: &Node, included: &[Included], limits: &Limits, findings: &mut Findings) {
+    let Some(node) = root.get("include") else { return };
+    let wanted = node.one_or_more();
+    if wanted.len() > limits.includes {
+        let message = format!("no more than {} files can be included", limits.includes);
+        findings.error(node.place, "pipeline-include", message);
+    }
+    for node in wanted {
+        let Some(path) = node.text() else { continue };
+        if path.starts_with('/') || path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            let message =
+                format!("{} is not the path of a file, seen from the repository's root", Quoted(&path));
+            findings.error(node.place, "pipeline-include", message);
+        } else if !included.iter().any(|part| part.file == *path) {
+            let message = format!(
+                "{} is not there: included files are read at the repository's default branch",
+                Quoted(&path)
+            );
+            findings.error(node.place, "pipeline-include", message);
+        }
+    }
+}
+
+/// What an included file may hold.
+pub(super) fn check_fragment(root: &Node, findings: &mut Findings) {
+    grammar::check(&Shape::Keys(&WORKFLOW), root, "a pipeline", findings);
+    for (key, node) in root.map() {
+        match key.text.as_str() {
+            "steps" | "services" => {
+                if let Kind::List(steps) = &node.kind {
+                    for step in steps.iter().filter(|step| step.get("name").is_none()) {
+                        let message = "name the steps of an included file: others replace them by name";
+                        findings.error(step.place, "pipeline-include", message);
+                    }
+                }
+            }
+            "labels" | "inputs" | "variables" | "version" | "$schema" => {}
+            "include" => {
+                let message = "an included file cannot include others: include them from the first file";
+                findings.error(key.place, "pipeline-include", message);
+            }
+            name => {
+                let known = WORKFLOW.keys.iter().any(|key| key.name == name);
+                let message = format!(
+                    "{} means nothing in an included file: write it in the one that includes it",
+                    Quoted(name)
+                );
+                if known {
+                    findings.warning(key.place, "pipeline-include", message);
+                }
+            }
+        }
+    }
+}
