@@ -7,6 +7,7 @@
 pub mod api;
 pub mod asked;
 mod audit;
+mod called;
 pub mod changes;
 pub mod cli;
 pub mod clock;

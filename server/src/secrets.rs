@@ -6,7 +6,7 @@
 //! named in the configuration are not stored at all, and go over those of the same scope and name.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     fmt, io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -17,7 +17,10 @@ use chacha20poly1305::{
     KeyInit, XChaCha20Poly1305, XNonce,
     aead::{Aead, Payload},
 };
-use mergeyard_plan::event::EventKind;
+use mergeyard_plan::{
+    event::EventKind,
+    secrets::{Level, SecretRule},
+};
 use mergeyard_types::{RepoName, Secret, Timestamp};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -142,22 +145,23 @@ impl Secrets {
         Ok(None)
     }
 
-    /// The names a repository has, each with the rule of its nearest level. Nothing is opened.
-    pub async fn rules_of(&self, repo: &RepoName) -> Result<BTreeMap<String, Rule>, SecretError> {
+    /// Every secret that a repository could be given, as the planner asks for them. Nothing is opened.
+    pub async fn rules_of(&self, repo: &RepoName) -> Result<Vec<SecretRule>, StoreError> {
         let scopes = Scope::of(repo);
-        let mut rules = BTreeMap::new();
         let words: Vec<String> = scopes.iter().map(Scope::word).collect();
         let rows = self.store.secrets(Some(&words)).await?;
-        for scope in scopes {
-            let here = self.rules.pipeline_secrets.iter().filter(|secret| secret.scope == scope);
-            for ConfiguredSecret { name, rule, .. } in here {
-                rules.entry(name.0.clone()).or_insert_with(|| rule.clone());
-            }
+        let mut rules = Vec::new();
+        for scope in &scopes {
+            let level = scope.level();
+            let here = self.rules.pipeline_secrets.iter().filter(|secret| secret.scope == *scope);
+            rules.extend(here.map(|secret| secret.rule.named(&secret.name.0, level)));
             let word = scope.word();
-            for row in rows.iter().map(|row| &row.secret).filter(|row| row.scope == word) {
-                rules.entry(row.name.clone()).or_insert_with(|| Rule::of(row));
-            }
+            let stored = rows.iter().map(|row| &row.secret).filter(|row| row.scope == word);
+            rules.extend(stored.map(|row| Rule::of(row).named(&row.name, level)));
         }
+        // The configuration's come first, and of two of one level only they count.
+        let mut seen = BTreeSet::new();
+        rules.retain(|rule| seen.insert((rule.level, rule.name.clone())));
         Ok(rules)
     }
 
@@ -349,6 +353,10 @@ fn append(text: &mut Vec<u8>, part: &[u8]) {
 }
 
 impl Rule {
+    fn named(&self, name: &str, level: Level) -> SecretRule {
+        SecretRule { name: name.to_owned(), level, events: self.events.clone(), images: self.images.clone() }
+    }
+
     fn of(row: &SealedSecret) -> Self {
         Self { events: row.events.clone(), images: row.images.clone() }
     }
@@ -361,6 +369,14 @@ impl Scope {
         // Of nested groups the outermost is the organisation.
         let owner = repo.as_str().split('/').next().unwrap_or_default().to_owned();
         [Scope::Repository(repo), Scope::Organisation(owner), Scope::Global]
+    }
+
+    fn level(&self) -> Level {
+        match self {
+            Scope::Repository(_) => Level::Repository,
+            Scope::Organisation(_) => Level::Organisation,
+            Scope::Global => Level::Global,
+        }
     }
 
     /// An organisation's name reads as a repository's first half does.

@@ -681,10 +681,14 @@ impl Call<'_> {
         let world = self.shared.world.borrow();
         let repo = world.repos.get(repo).ok_or_else(not_found)?;
         let files = repo.files.get(&number).ok_or_else(not_found)?;
-        let length = self.parameter("per_page").and_then(|text| text.parse().ok()).unwrap_or(30).clamp(1, 100);
+        let length =
+            self.parameter("per_page").and_then(|text| text.parse().ok()).unwrap_or(30).clamp(1, 100);
         let page: usize = self.parameter("page").and_then(|text| text.parse().ok()).unwrap_or(1);
         let listed = files.iter().take(MOST_FILES).skip(page.saturating_sub(1) * length).take(length);
-        Ok((200, listed.map(|name| json!({ "filename": name, "status": "modified", "changes": 1 })).collect()))
+        Ok((
+            200,
+            listed.map(|name| json!({ "filename": name, "status": "modified", "changes": 1 })).collect(),
+        ))
     }
 
     fn parameter(&self, name: &str) -> Option<String> {

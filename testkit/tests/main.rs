@@ -1,12 +1,14 @@
 //! The one integration test binary: stories about the whole yard, told in one process,
 //! and about the real program at the edges.
 
+mod api;
 mod architecture;
 mod crash;
 mod deliver;
 mod doctor;
 mod events;
 mod github;
+mod lint;
 mod logs;
 mod real;
 mod receive;

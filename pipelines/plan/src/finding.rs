@@ -4,8 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
+/// Codes are ours, except those of other programs that look at files too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct Finding<Code = &'static str> {
     pub file: String,
     /// From 1. Zero when the finding is about the file as a whole.
     pub line: usize,
@@ -13,7 +14,7 @@ pub struct Finding {
     pub column: usize,
     pub level: Level,
     /// A stable short name, such as `spec-missing-key`.
-    pub code: &'static str,
+    pub code: Code,
     pub message: String,
 }
 
@@ -33,7 +34,9 @@ impl Finding {
     pub fn at(self, line: usize, column: usize) -> Self {
         Self { line, column, ..self }
     }
+}
 
+impl<Code: fmt::Display> Finding<Code> {
     /// For a person who has `source`, the text of the file, on their screen: the message, the place,
     /// the line and a mark below it.
     pub fn render(&self, source: &str) -> String {
@@ -79,7 +82,7 @@ fn excerpt(line: &str, column: usize) -> (String, usize) {
     (text.trim_end().to_owned(), mark.min(WIDTH + 2))
 }
 
-impl fmt::Display for Finding {
+impl<Code> fmt::Display for Finding<Code> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
         if self.line > 0 {

@@ -5,8 +5,10 @@
 //! cookies, so no other site can make a browser change anything.
 
 mod access;
+mod approvals;
 mod deliveries;
 mod documents;
+mod manual;
 pub(crate) mod problem;
 mod request;
 mod runs;
@@ -33,6 +35,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use access::guard;
 pub use access::{Access, new_token, token_hash};
+pub(crate) use manual::wish;
 
 use crate::{web, yard::Yard};
 use problem::{Problem, ProblemDocument};
@@ -67,6 +70,9 @@ pub(crate) fn router(yard: Arc<Yard>) -> Router {
         .routes(routes!(runs::run))
         .routes(routes!(runs::steps))
         .routes(routes!(runs::cancel))
+        .routes(routes!(runs::rerun))
+        .routes(routes!(approvals::approvals, approvals::answer))
+        .routes(routes!(manual::start))
         .routes(routes!(deliveries::deliveries))
         .routes(routes!(deliveries::delivery))
         .routes(routes!(tokens::tokens))

@@ -7,6 +7,7 @@ use axum::{
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
     http::{StatusCode, header::CONTENT_TYPE, request::Parts},
 };
+use mergeyard_types::RepoName;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::{IntoParams, ToSchema};
 
@@ -48,10 +49,24 @@ impl<S: Send + Sync, T: FromStr> FromRequestParts<S> for Id<T> {
     }
 }
 
+/// The repository in the path.
+pub(super) struct Repo(pub(super) RepoName);
+
+impl<S: Send + Sync> FromRequestParts<S> for Repo {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let nothing = || Problem::not_found("there is no such repository");
+        let params = RawPathParams::from_request_parts(parts, state).await.map_err(|_| nothing())?;
+        let name = params.iter().map(|(_, part)| part).collect::<Vec<_>>().join("/");
+        name.parse().map(Self).map_err(|_| nothing())
+    }
+}
+
 /// A JSON body. No body at all is one that leaves everything out.
 pub(super) struct Body<T>(pub(super) T);
 
-impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for Body<T> {
+impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
@@ -61,16 +76,14 @@ impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for Body<T> {
             let detail = format!("the body broke off or is larger than {LARGEST_BODY} bytes");
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
         })?;
-        if body.is_empty() {
-            return Ok(Self(T::default()));
-        }
         // A form of another site cannot send this type without asking first.
         let kind = kind.as_deref().and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
-        if !kind.eq_ignore_ascii_case("application/json") {
+        if !body.is_empty() && !kind.eq_ignore_ascii_case("application/json") {
             let detail = "the body must be JSON, with `Content-Type: application/json`";
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
         }
-        let mut json = serde_json::Deserializer::from_slice(&body);
+        let body = if body.is_empty() { b"{}" } else { &body[..] };
+        let mut json = serde_json::Deserializer::from_slice(body);
         let value = serde_path_to_error::deserialize(&mut json)
             .map_err(|error| Problem::bad_request(format!("the body does not read: {error}")))?;
         json.end().map_err(|_| Problem::bad_request("there is more text after the JSON value"))?;

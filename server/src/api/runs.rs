@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, http::StatusCode};
+use mergeyard_plan::run::Rerun;
 use mergeyard_types::{RepoName, RunId};
 use serde::Deserialize;
+use tracing::info;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
@@ -13,7 +15,11 @@ use super::{
     problem::Problem,
     request::{Body, Id, Listed, Page, Query},
 };
-use crate::{store::RunPage, yard::Yard};
+use crate::{
+    called,
+    store::{Repeated, RunPage},
+    yard::Yard,
+};
 
 /// A reason is a line on a page.
 const LONGEST_REASON: usize = 200;
@@ -37,6 +43,16 @@ pub(super) struct Cancel {
     /// Shown on the run's page.
     #[schema(max_length = 200)]
     why: Option<String>,
+}
+
+/// What to repeat; nothing said is everything.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Repeat {
+    /// Only what failed and what relies on it.
+    failed: bool,
+    /// From this step on: its id, `workflow/step`, or its name where only one has it.
+    from: Option<String>,
 }
 
 /// Runs, newest first
@@ -130,6 +146,49 @@ pub(super) async fn cancel(
             Ok((StatusCode::ACCEPTED, Json(RunDetails::of(&page(&yard, run).await?))))
         }
     }
+}
+
+/// Run the same plan at the same commit again
+#[utoipa::path(
+    post,
+    path = "/api/v1/runs/{id}/rerun",
+    tag = "runs",
+    params(("id" = i64, Path, description = "a run that is over")),
+    request_body = Option<Repeat>,
+    security(("token" = ["approve"])),
+    responses(
+        (status = 201, description = "the new run", body = RunDetails),
+        (status = 404, description = "there is no such run or step", body = super::problem::ProblemDocument, content_type = "application/problem+json"),
+        (status = 409, description = "there is nothing to repeat, or not yet", body = super::problem::ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn rerun(
+    State(yard): State<Arc<Yard>>,
+    Approver(holder): Approver,
+    Id(run): Id<RunId>,
+    Body(repeat): Body<Repeat>,
+) -> Result<(StatusCode, Json<RunDetails>), Problem> {
+    let what = match repeat {
+        Repeat { failed: true, from: Some(_) } => {
+            return Err(Problem::bad_request("say `failed` or `from`, not both"));
+        }
+        Repeat { failed: true, from: None } => Rerun::Failed,
+        Repeat { failed: false, from: None } => Rerun::All,
+        Repeat { failed: false, from: Some(step) } => {
+            Rerun::From(called::step(&page(&yard, run).await?, &step).map_err(Problem::not_found)?)
+        }
+    };
+    let repeated = yard.store.rerun(run, what, yard.clock.now()).await?;
+    let new = match called::repeated(run, repeated) {
+        Ok(new) => new,
+        Err(why) if matches!(repeated, Repeated::NoSuchRun | Repeated::NoSuchStep) => {
+            return Err(Problem::not_found(why));
+        }
+        Err(why) => return Err(Problem::conflict(why)),
+    };
+    info!(target: "mergeyard::audit", token = holder.name, %run, %new, "repeated a run");
+    super::changed(&yard);
+    Ok((StatusCode::CREATED, Json(RunDetails::of(&page(&yard, new).await?))))
 }
 
 pub(super) async fn page(yard: &Yard, run: RunId) -> Result<RunPage, Problem> {

@@ -24,7 +24,7 @@ pub(super) async fn lint(args: Args) -> Result<(), Failed> {
         }
         error => error.into(),
     })?;
-    let errors = report.found.iter().filter(|found| found.level == Level::Error).count();
+    let errors = report.found.iter().filter(|found| found.finding.level == Level::Error).count();
     match args.format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&report.found)?),
         Format::Text => tell(&report, errors),
@@ -41,7 +41,7 @@ pub(super) async fn lint(args: Args) -> Result<(), Failed> {
 
 fn tell(report: &Report, errors: usize) {
     for found in &report.found {
-        println!("{found}\n");
+        println!("{}", found.shown);
     }
     let warnings = report.found.len() - errors;
     let files = count(report.files as u64, "file");

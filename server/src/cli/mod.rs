@@ -1,15 +1,18 @@
 //! The command line. Exit code 0: good. 1: the work failed. 2: used wrongly.
 
+mod approve;
 mod cancel;
 mod deliveries;
 mod demo;
 mod hook;
 mod lint;
 mod registry;
+mod rerun;
 mod secret;
 mod serve;
 pub(crate) mod text;
 mod token;
+mod trigger;
 
 use std::{
     io::IsTerminal,
@@ -54,6 +57,12 @@ enum Command {
         #[arg(long, default_value = "cancelled on the command line")]
         why: String,
     },
+    /// Open, or refuse, what waits for a person
+    Approve(approve::Args),
+    /// Run the plan of a run that is over once more, or a part of it
+    Rerun(rerun::Args),
+    /// Start a run by hand
+    Trigger(trigger::Args),
     /// Tokens of the API
     #[command(subcommand)]
     Token(token::Command),
@@ -142,6 +151,9 @@ async fn run(args: Args) -> Result<(), Failed> {
         Command::Hook(command) => hook::hook(config()?, command).await,
         Command::Deliveries(command) => deliveries::deliveries(config()?, command).await,
         Command::Cancel { run, why } => cancel::cancel(config()?, run, &why).await,
+        Command::Approve(args) => approve::approve(config()?, args).await,
+        Command::Rerun(args) => rerun::rerun(config()?, args).await,
+        Command::Trigger(args) => trigger::trigger(config()?, args).await,
         Command::Token(command) => token::token(config()?, command).await,
         Command::Secret(command) => secret::secret(config()?, command).await,
         Command::Lint(lint) => lint::lint(lint).await,
@@ -157,6 +169,11 @@ fn load(file: Option<PathBuf>) -> Result<Config, Failed> {
 fn usual_file(file: Option<PathBuf>) -> Option<PathBuf> {
     let usual = ["mergeyard.toml", "/etc/mergeyard/mergeyard.toml"];
     file.or_else(|| usual.map(PathBuf::from).into_iter().find(|path| path.exists()))
+}
+
+/// Who is named beside what the command line did.
+fn operator() -> String {
+    format!("user {} on the command line", rustix::process::getuid().as_raw())
 }
 
 /// Files of another user's in the data directory would lock the server out of what it must read.

@@ -71,9 +71,10 @@ impl Work<'_> {
             None => Gates::default(),
         };
         let images = builtin::candidates(self.commit).await?;
+        let secrets = self.yard.secrets().rules_of(&self.change.known_as).await?;
         let request = Request {
             facts: self.facts,
-            secrets: None,
+            secrets: Some(&secrets),
             runner: &rules.pipelines.labels,
             images: &images,
             gates: &gates,

@@ -12,7 +12,7 @@ const MOST_FILES: usize = 20_000;
 /// Deeper folders are a loop or an attack.
 const DEEPEST: usize = 64;
 
-const PIPELINE_FOLDERS: [&str; 2] = [".mergeyard", ".woodpecker"];
+pub(super) const PIPELINE_FOLDERS: [&str; 2] = [".mergeyard", ".woodpecker"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, io::ErrorKind, path::Path, process::Stdio, time::Duration};
 
-use mergeyard_plan::finding::Level;
+use mergeyard_plan::finding::{Finding, Level};
 use serde::Deserialize;
 use tokio::process::Command;
 
@@ -69,6 +69,5 @@ fn found(source: &Source, said: Said) -> Found {
     // What it calls information or style is worth a look and no more.
     let level = if level == "error" { Level::Error } else { Level::Warning };
     let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    let source_line = source.line(line);
-    Found { file: source.shown.clone(), line, column, level, code: code.into(), message, source_line }
+    source.found(Finding { file: source.shown.clone(), line, column, level, code, message })
 }

@@ -11,14 +11,13 @@ mod pipeline;
 
 use std::{
     borrow::Cow,
-    fmt,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
 };
 
 use mergeyard_plan::{
-    finding::{Finding, Level},
+    finding::Finding,
     package_list::{LARGEST_LIST, PackageList},
     service::{LARGEST_SPEC, Service},
 };
@@ -28,9 +27,6 @@ use files::{Kind, find};
 
 /// Dockerfiles and pipelines are written by hand.
 const LARGEST_FILE: usize = 1024 * 1024;
-
-/// What a line shows of itself around a finding.
-const SHOWN_COLUMNS: usize = 160;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LintError {
@@ -64,17 +60,14 @@ pub enum Checker {
     BuiltIn(String),
 }
 
-/// A finding of whoever checked, with its line.
+/// A finding of whoever checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Found {
-    pub file: String,
-    pub line: usize,
-    pub column: usize,
-    pub level: Level,
-    pub code: Cow<'static, str>,
-    pub message: String,
+    #[serde(flatten)]
+    pub finding: Finding<Cow<'static, str>>,
+    /// The finding with its line, for a person.
     #[serde(skip)]
-    source_line: Option<String>,
+    pub shown: String,
 }
 
 /// A file that is checked, with its text when it could be read.
@@ -88,33 +81,32 @@ struct Source {
 /// Checks everything under these paths.
 pub async fn lint(paths: &[PathBuf]) -> Result<Report, LintError> {
     let mut found = Vec::new();
-    let mut dockerfiles = Vec::new();
+    let (mut dockerfiles, mut pipelines) = (Vec::new(), Vec::new());
     let sources = find(paths)?;
     let files = sources.len();
     for (path, kind) in sources {
         let source = Source::read(path, largest(kind))?;
-        let findings = match kind {
+        let findings: Vec<Finding> = match kind {
             Kind::Dockerfile => {
                 dockerfiles.push(source);
                 continue;
             }
-            Kind::Pipeline => pipeline::check(&source),
+            Kind::Pipeline => {
+                pipelines.push(source);
+                continue;
+            }
             Kind::Spec => Service::parse(&source.shown, &source.bytes).err().into_iter().collect(),
             Kind::PackagesText => packages(PackageList::from_text(&source.shown, &source.bytes)),
             Kind::PackagesJson => packages(PackageList::from_json(&source.shown, &source.bytes)),
         };
         found.extend(findings.into_iter().map(|finding| source.found(finding)));
     }
-    let checker =
-        if dockerfiles.is_empty() { None } else { Some(check_dockerfiles(&dockerfiles, &mut found).await) };
-    found.sort_by(|one, other| {
-        (&one.file, one.line, one.column, &one.code).cmp(&(
-            &other.file,
-            other.line,
-            other.column,
-            &other.code,
-        ))
-    });
+    found.extend(pipeline::check(&pipelines));
+    let checker = match dockerfiles.is_empty() {
+        true => None,
+        false => Some(check_dockerfiles(&dockerfiles, &mut found).await),
+    };
+    found.sort_by(|one, other| place(&one.finding).cmp(&place(&other.finding)));
     found.dedup();
     Ok(Report { found, files, dockerfiles: checker })
 }
@@ -139,6 +131,10 @@ async fn check_dockerfiles(sources: &[Source], found: &mut Vec<Found>) -> Checke
             Checker::BuiltIn(why)
         }
     }
+}
+
+fn place<'f>(finding: &'f Finding<Cow<'static, str>>) -> (&'f str, usize, usize, &'f str) {
+    (&finding.file, finding.line, finding.column, &finding.code)
 }
 
 fn packages(read: Result<PackageList, Vec<Finding>>) -> Vec<Finding> {
@@ -175,16 +171,10 @@ impl Source {
         })
     }
 
-    fn found(&self, finding: Finding) -> Found {
+    fn found<Code: Into<Cow<'static, str>>>(&self, finding: Finding<Code>) -> Found {
         let Finding { file, line, column, level, code, message } = finding;
-        let mut found = Found { file, line, column, level, code: code.into(), message, source_line: None };
-        found.source_line = self.line(line);
-        found
-    }
-
-    fn line(&self, number: usize) -> Option<String> {
-        let line = self.bytes.split(|byte| *byte == b'\n').nth(number.checked_sub(1)?)?;
-        Some(String::from_utf8_lossy(line).trim_end_matches('\r').to_owned())
+        let finding = Finding { file, line, column, level, code: code.into(), message };
+        Found { shown: finding.render(&String::from_utf8_lossy(&self.bytes)), finding }
     }
 }
 
@@ -192,37 +182,4 @@ impl Source {
 fn shown(path: &Path) -> String {
     let path = path.strip_prefix("./").unwrap_or(path).to_string_lossy();
     path.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-}
-
-impl fmt::Display for Found {
-    /// The finding, its line, and a caret under its column.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, line, column, level, code, message, source_line } = self;
-        f.write_str(file)?;
-        if *line > 0 {
-            write!(f, ":{line}:{column}")?;
-        }
-        let level = match level {
-            Level::Error => "error",
-            Level::Warning => "warning",
-        };
-        write!(f, ": {level}: {message} [{code}]")?;
-        let Some(text) = source_line else { return Ok(()) };
-        let start = column.saturating_sub(SHOWN_COLUMNS / 2);
-        let part: String = text.chars().skip(start).take(SHOWN_COLUMNS).map(printable).collect();
-        write!(f, "\n{line:>5} | {part}")?;
-        match column.checked_sub(start) {
-            Some(caret) if *column > 0 => write!(f, "\n      | {:>caret$}", "^"),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// One column wide, and without power over the terminal.
-fn printable(c: char) -> char {
-    match c {
-        '\t' => ' ',
-        c if c.is_control() => '\u{fffd}',
-        c => c,
-    }
 }

@@ -499,7 +499,9 @@ mod tests {
         let Event::PullRequest(pull) = event("pull_request", &payload) else { panic!("not a pull request") };
         assert_eq!((pull.kind, pull.head.commit), (EventKind::PullRequest, merge().head));
         assert_eq!(pull.head.repository.map(|(id, _)| id), pull.repository.id);
-        let Event::PullRequest(fork) = event("pull_request", &from_fork(payload, "mallory")) else { panic!() };
+        let Event::PullRequest(fork) = event("pull_request", &from_fork(payload, "mallory")) else {
+            panic!()
+        };
         let (id, owner) = fork.head.repository.unwrap();
         assert_ne!(Some(id), fork.repository.id);
         assert_eq!((owner, fork.author.login.as_str()), (fork.author.id, "mallory"));

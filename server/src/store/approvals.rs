@@ -1,5 +1,6 @@
 //! Questions to a person, as lists show them. What an answer does to a run is the run's business.
 
+use mergeyard_plan::run::Scope;
 use mergeyard_types::{RepoName, RunId, StepId, Timestamp, WorkflowId};
 use sqlx::{Row, sqlite::SqliteRow};
 
@@ -22,18 +23,15 @@ pub struct ApprovalRow {
 }
 
 impl ApprovalRow {
-    /// Whether a person means this one by a gate's name, a workflow's, or `workflow/step`.
-    pub fn is_called(&self, what: &str) -> bool {
-        let workflow = self.workflow.as_ref().map(|(_, name)| name.as_str());
-        let step = self.step.as_ref().map(|(_, name)| name.as_str());
-        let in_workflow = || {
-            let (workflow, step) = (workflow?, step?);
-            what.strip_prefix(workflow)?.strip_prefix('/').map(|rest| rest == step)
-        };
-        self.gate == what || workflow == Some(what) || in_workflow() == Some(true)
+    pub fn scope(&self) -> Scope {
+        match (&self.step, &self.workflow) {
+            (Some((step, _)), _) => Scope::Step(*step),
+            (None, Some((workflow, _))) => Scope::Workflow(*workflow),
+            (None, None) => Scope::Run,
+        }
     }
 
-    /// `deploy/production` and the gate, for a person.
+    /// What it is about, for a person.
     pub fn place(&self) -> String {
         match (&self.workflow, &self.step) {
             (None, _) => "the run".to_owned(),
@@ -45,7 +43,7 @@ impl ApprovalRow {
 
 impl Store {
     /// Every question of a run, the answered ones too, in the order they were asked.
-    pub async fn approvals(&self, run: RunId) -> Result<Vec<ApprovalRow>, StoreError> {
+    pub async fn questions(&self, run: RunId) -> Result<Vec<ApprovalRow>, StoreError> {
         sqlx::query(
             "SELECT a.*, w.name AS workflow_name, w.axis AS workflow_axis, s.name AS step_name FROM approvals a \
              LEFT JOIN workflows w ON w.id = a.workflow LEFT JOIN steps s ON s.id = a.step \
