@@ -14,7 +14,7 @@ use mergeyard_plan::{
     rules::{StepRules, WorkflowRules},
 };
 use mergeyard_types::{Digest, GitRef, Timestamp, TreeId};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{MERGE, built::on, github, merged};
 
