@@ -17,6 +17,8 @@ use crate::event::EventKind;
 /// What may stand as a value.
 pub(super) enum Shape {
     Any,
+    /// Anything that JSON can carry, because it is passed on as that.
+    Json,
     /// Any single value, taken as the text it was written as.
     Text,
     Flag,
@@ -30,8 +32,7 @@ pub(super) enum Shape {
     /// A name that programs can use as a variable.
     Variable,
     Word(&'static [&'static str]),
-    /// One, or a list of them.
-    Some(&'static Shape),
+    OneOrMore(&'static Shape),
     /// A mapping whose keys are the author's.
     Map(&'static Shape),
     Keys(&'static Table),
@@ -77,7 +78,7 @@ pub(super) fn check(shape: &Shape, node: &Node, what: &str, findings: &mut Findi
     }
     let scalar = node.scalar();
     match shape {
-        Shape::Some(item) => {
+        Shape::OneOrMore(item) => {
             for node in node.one_or_more() {
                 check(item, node, what, findings);
             }
@@ -96,8 +97,8 @@ pub(super) fn check(shape: &Shape, node: &Node, what: &str, findings: &mut Findi
                 check(shape, node, what, findings);
             }
         }
-        Shape::Any => check_numbers(node, findings),
-        Shape::Text => {}
+        Shape::Json => check_numbers(node, findings),
+        Shape::Any | Shape::Text => {}
         _ => {
             let Some(scalar) = scalar else { return };
             if let Err((code, message)) = shape.check_scalar(scalar, what) {
@@ -211,8 +212,8 @@ impl Shape {
     /// By the kind of value only; what it says is looked at by `check`.
     fn accepts(&self, node: &Node) -> bool {
         match self {
-            Shape::Any => true,
-            Shape::Some(item) => matches!(node.kind, Kind::List(_)) || item.accepts(node),
+            Shape::Any | Shape::Json => true,
+            Shape::OneOrMore(item) => matches!(node.kind, Kind::List(_)) || item.accepts(node),
             Shape::Map(_) | Shape::Keys(_) => matches!(node.kind, Kind::Map(_)),
             Shape::Steps(_) => !matches!(node.kind, Kind::Scalar(_)),
             Shape::Either(shapes) => shapes.iter().any(|shape| shape.accepts(node)),
@@ -227,11 +228,11 @@ impl Shape {
     /// A whole clause: what it takes.
     fn expected(&self) -> String {
         match self {
-            Shape::Any => "anything".into(),
+            Shape::Any | Shape::Json => "anything".into(),
             Shape::Flag => "true or false".into(),
             Shape::Number { .. } => "a whole number".into(),
             Shape::Duration => "a duration such as 90s, 30m or 2h".into(),
-            Shape::Some(item) => format!("{} or a list", item.expected()),
+            Shape::OneOrMore(item) => format!("{} or a list", item.expected()),
             Shape::Map(_) | Shape::Keys(_) => "a mapping".into(),
             Shape::Steps(_) => "a mapping by name or a list".into(),
             Shape::Either(shapes) => {

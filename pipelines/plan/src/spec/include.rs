@@ -14,6 +14,7 @@ use super::{
     node::{Kind, Node},
     parse::{Tree, parse},
 };
+use crate::substitute::substitute;
 
 /// A file that another one includes, after substitution.
 #[derive(Debug, Clone, Copy)]
@@ -22,15 +23,21 @@ pub struct Included<'a> {
     pub text: &'a str,
 }
 
-/// The files that `text` asks to have put underneath it, for the caller to fetch. A text that
-/// cannot be read includes nothing; `read_with` says why.
+/// The files that `text`, which is not substituted yet, asks to have put underneath it, for the
+/// caller to fetch. A text that cannot be read includes nothing; `read_with` says why.
 pub fn includes(text: &str) -> Vec<Spanned<String>> {
     if !text.contains("include") {
         return Vec::new();
     }
     let limits = Limits::DEFAULT;
-    let mut findings = Findings::new("", limits.findings);
-    let Tree { root, .. } = parse(0, text, &HashMap::new(), &limits, &mut findings);
+    let root = |text: &str| {
+        let mut findings = Findings::new("", limits.findings);
+        let Tree { root, .. } = parse(0, text, &HashMap::new(), &limits, &mut findings);
+        root
+    };
+    // `[${NAME}]` is YAML only once something stands for the expression.
+    let emptied = || root(&substitute("", text, &|_| None).ok()?);
+    let root = root(text).or_else(emptied);
     let mut files = root.as_ref().and_then(|root| root.get("include")).map(Node::texts).unwrap_or_default();
     files.truncate(limits.includes);
     files

@@ -17,14 +17,14 @@ const fn gone(name: &'static str, instead: &'static str) -> Key {
     Key { name, shape: Shape::Any, about: instead, standing: Standing::Gone(instead) }
 }
 
-const TEXTS: Shape = Shape::Some(&Shape::Text);
-const GLOBS: Shape = Shape::Some(&Shape::Glob);
+const TEXTS: Shape = Shape::OneOrMore(&Shape::Text);
+const GLOBS: Shape = Shape::OneOrMore(&Shape::Glob);
 const CONSTRAINT: Shape = Shape::Either(&[GLOBS, Shape::Keys(&GLOB_LISTS)]);
 const TEXT_MAP: Shape = Shape::Map(&Shape::Text);
-const SETTINGS: Shape = Shape::Map(&Shape::Any);
-const NEEDS: Shape = Shape::Some(&Shape::Either(&[Shape::Text, Shape::Keys(&NEED)]));
-const STATUSES: Shape = Shape::Some(&Shape::Word(&["success", "failure"]));
-const WHEN_LIST: Shape = Shape::Some(&Shape::Keys(&WHEN));
+const SETTINGS: Shape = Shape::Map(&Shape::Json);
+const NEEDS: Shape = Shape::OneOrMore(&Shape::Either(&[Shape::Text, Shape::Keys(&NEED)]));
+const STATUSES: Shape = Shape::OneOrMore(&Shape::Word(&["success", "failure"]));
+const WHEN_LIST: Shape = Shape::OneOrMore(&Shape::Keys(&WHEN));
 
 pub(super) static WORKFLOW: Table = Table {
     name: "workflow",
@@ -102,7 +102,7 @@ pub(super) static STEP: Table = Table {
             Shape::Number { least: 0, most: u32::MAX as i64 },
             "How often to try again after a failure",
         ),
-        key("outputs", Shape::Some(&Shape::Variable), "Names it writes as `name=value` to $CI_OUTPUT"),
+        key("outputs", Shape::OneOrMore(&Shape::Variable), "Names it writes as `name=value` to $CI_OUTPUT"),
         key("ready", Shape::Keys(&READY), "When what runs beside the steps counts as started"),
         key("cache", TEXTS, "Directories to keep from run to run of this branch"),
         key("approve", Shape::Text, "The gate that a person has to open before the step starts"),
@@ -134,7 +134,7 @@ pub(super) static WHEN: Table = Table {
     keys: &[
         key("repo", CONSTRAINT, "Repositories, as owner/name"),
         key("branch", CONSTRAINT, "Branches; of a pull request, the one it goes to"),
-        key("event", Shape::Some(&Shape::Event), "What happened"),
+        key("event", Shape::OneOrMore(&Shape::Event), "What happened"),
         key("ref", CONSTRAINT, "Git references, such as refs/tags/v*"),
         key("cron", CONSTRAINT, "Names of schedules"),
         key("status", STATUSES, "How what came before has ended"),
@@ -232,7 +232,10 @@ static BACKEND: Table = Table {
     name: "backend_options",
     about: "What only one kind of engine knows",
     open: true,
-    keys: &[key("docker", Shape::Keys(&DOCKER), "Docker"), key("kubernetes", SETTINGS, "Kubernetes")],
+    keys: &[
+        key("docker", Shape::Keys(&DOCKER), "Docker"),
+        key("kubernetes", Shape::Map(&Shape::Any), "Kubernetes"),
+    ],
 };
 
 static DOCKER: Table = Table {

@@ -49,7 +49,7 @@ fn of_table(table: &Table, definitions: &mut Map<String, Value>) -> Value {
 
 fn of(shape: &Shape, definitions: &mut Map<String, Value>) -> Value {
     match shape {
-        Shape::Any => Value::Bool(true),
+        Shape::Any | Shape::Json => Value::Bool(true),
         Shape::Text | Shape::Glob => json!({"type": ["string", "number", "boolean"]}),
         Shape::Flag => json!({"type": "boolean"}),
         Shape::Number { least, most } => json!({"type": "integer", "minimum": least, "maximum": most}),
@@ -57,7 +57,7 @@ fn of(shape: &Shape, definitions: &mut Map<String, Value>) -> Value {
         Shape::Event => json!({"enum": EventKind::ALL.map(EventKind::as_str)}),
         Shape::Variable => json!({"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}),
         Shape::Word(words) => json!({"enum": words}),
-        Shape::Some(item) => {
+        Shape::OneOrMore(item) => {
             let item = of(item, definitions);
             json!({"anyOf": [item, {"type": "array", "items": item}]})
         }

@@ -145,6 +145,10 @@ fn what_would_do_something_else_than_it_says_is_an_error() {
 #[test]
 fn keys_for_anchors_and_other_programs_are_fine() {
     assert!(
+        findings("variables: [.nan, 1e999]\nsteps: {a: {image: x}}\n").is_empty(),
+        "nobody is given these"
+    );
+    assert!(
         findings("x-a: 1\n_b: 2\n.c: 3\nversion: 1\n$schema: https://x\nsteps: {a: {image: x, x-mine: 1}}\n")
             .is_empty()
     );
@@ -266,6 +270,18 @@ fn dependencies_that_are_not_there() {
 }
 
 #[test]
+fn a_workflow_that_is_needed_has_a_name() {
+    let found = findings("depends_on:\n  - workflow: other\nsteps: {a: {image: x}}\n");
+    assert_eq!(
+        found,
+        [
+            "2:5 warning pipeline-unknown-key `depends_on` has no key `workflow` and passes it over: it knows `name`, `optional`",
+            "2:5 error pipeline-dependency a dependency needs the `name` of a workflow",
+        ]
+    );
+}
+
+#[test]
 fn steps_that_wait_for_each_other_are_named() {
     let text = "steps:\n  a: {image: x, depends_on: c}\n  b: {image: x, depends_on: a}\n  c: {image: x, depends_on: [b]}\n  d: {image: x, depends_on: a}\n";
     one(text, "2:3 error pipeline-cycle", "steps wait for each other: `a` → `c` → `b` → `a`: remove one");
@@ -307,6 +323,14 @@ fn what_an_alias_repeats_is_said_once() {
         found.iter().all(|finding| finding.starts_with("1:20 warning pipeline-unknown-key ")),
         "{found:#?}"
     );
+}
+
+#[test]
+fn an_invisible_mark_at_the_beginning_moves_nothing() {
+    let text = "\u{feff}whn: 1\nsteps: {a: {image: x}}\n";
+    one(text, "1:1 warning pipeline-unknown-key", "`when`");
+    let rendered = reading(text).findings[0].render(text);
+    assert!(rendered.contains("1 | whn: 1\n  | ^\n"), "{rendered}");
 }
 
 #[test]

@@ -24,6 +24,10 @@ fn a_file_says_which_others_it_stands_on() {
     assert_eq!(list.iter().map(|file| file.as_str()).collect::<Vec<_>>(), ["ci/base.yml", "ci/deploy.yml"]);
     assert_eq!((list[1].at.line, list[1].at.column), (1, 24));
     assert_eq!(includes("include: base.yml")[0].as_str(), "base.yml");
+    assert_eq!(
+        includes("include: base.yml\nwhen: {branch: [${CI_REPO_DEFAULT_BRANCH}]}\n")[0].as_str(),
+        "base.yml"
+    );
     for none in ["", "steps: {}", "include:", "matrix: {include: [{a: b}]}", "include: [", "- include: a"] {
         assert!(includes(none).is_empty(), "{none}");
     }
