@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use mergeyard_plan::run::{Outcome, Run};
 use mergeyard_run::{
+    engine::BuildSecret,
     executor::{StepContext, StepJob},
     log::LogSink,
 };
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
+    config::Rules,
     ends,
     given::{Given, given},
     store::{Job, Pulse, ReportError, StoreError},
@@ -77,7 +79,9 @@ pub(crate) async fn work(yard: &Yard, job: &Job, watch: Watch) -> Ended {
     };
     let (log, lines) = LogSink::channel(step.masker(), yard.settings.log_bytes);
     let (cancel, ready) = (CancellationToken::new(), Arc::new(Notify::new()));
-    let run = yard.executor.run(step, StepContext { log, cancel: cancel.clone(), ready: ready.clone() });
+    let context = StepContext { log, cancel: cancel.clone(), ready: ready.clone() };
+    // On the heap: all that any kind of step may need at once is more than a stack should hold.
+    let run = Box::pin(yard.executor.run(step, context));
     let keep = yard.logs.write(job.lease.run, job.lease.step, job.attempt, lines);
     let Watch { up, stop } = watch;
     let all = async {
@@ -155,9 +159,14 @@ async fn step_job(yard: &Yard, job: &Job) -> Result<StepJob, String> {
         masked,
         detached: job.rules.detached,
         kept_lines,
-        secrets: rules.build_secrets(&job.known_as).to_vec(),
+        secrets: build_secrets(&rules, job),
         timeout: job.timeout,
     })
+}
+
+/// What anybody may have written reads nothing that only the operator knows.
+fn build_secrets(rules: &Rules, job: &Job) -> Vec<BuildSecret> {
+    if job.fork { Vec::new() } else { rules.build_secrets(&job.known_as).to_vec() }
 }
 
 /// Keeps the lease alive; passes on the wish to cancel. Returns when the lease is lost.

@@ -319,7 +319,7 @@ impl Hook {
             content_type: "json".into(),
             insecure_ssl: "0".into(),
             active: true,
-            events: vec!["pull_request".into(), "push".into()],
+            events: ["pull_request", "push", "release", "deployment"].map(str::to_owned).to_vec(),
             attempts: vec![],
         }
     }

@@ -140,8 +140,8 @@ async fn every_no_has_a_reason_that_is_kept() {
         verdicts.push(format!("{id} {}", yard.verdict(id).await));
     }
     insta::assert_snapshot!(verdicts.join("\n"), @r#"
-    n-closed ignored: pipeline `image` does not run on event `pull_request_closed`
-    n-push ignored: commit 6e8b3b6c has no pipeline files, and without any a push starts nothing: GitHub says a merge with a pull request event
+    n-closed ignored: no workflow runs on this `pull_request_closed`: `image`: the event is `pull_request_closed`, and it runs on `pull_request_merged, push` (image.yml:9)
+    n-push ignored: commit 9fb88d1e has no pipeline files, and without any a push starts nothing: GitHub says a merge with a pull request event
     n-branch ignored: branch `main` is not among the branches configured for acme/clock: develop
     n-repo ignored: repository acme/other is not configured; add `[[repo]]` with `name = "acme/other"` to mergeyard.toml
     n-nothing ignored: commit 06725bdd has no folder with both a Dockerfile and a spec.json

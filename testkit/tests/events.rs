@@ -250,13 +250,13 @@ async fn a_pull_request_cannot_take_a_gate_of_the_default_branch_away() {
 
 #[tokio::test]
 async fn a_broken_pipeline_file_is_told_on_the_pull_request_with_its_line() {
-    let broken = "steps:\n  test:\n    image: debian\n    comands: [make]\n";
+    let broken = "steps:\n  test:\n    image: debian\n    commands: [make]\n    depends_on: [nothing]\n";
     let yard = yard(&[(".mergeyard/build.yml", broken), (".mergeyard/fine.yml", BUILD)]).await;
     yard.send("d-1", "pull_request", &opened(&yard)).await;
     yard.settle().await;
     let [build, fine] = &shown(&yard, yard.first.head)[..] else { panic!() };
     assert_eq!((build.0.as_str(), build.1.as_str()), ("mergeyard/pull_request/build", "failure"));
-    assert!(build.2.starts_with(".mergeyard/build.yml:4:5: "), "{}", build.2);
+    assert!(build.2.starts_with(".mergeyard/build.yml:5:18: "), "{}", build.2);
     assert_eq!(fine.1, "success", "the other file is not broken");
     assert_eq!(yard.run(1).await.run.state, State::Failure);
     yard.close().await;
@@ -292,7 +292,7 @@ async fn the_files_of_a_pull_request_are_githubs_and_else_those_of_the_commits()
     // GitHub knows nothing of it: the commits differ by the pipeline file alone.
     yard.send("d-1", "pull_request", &payload("1")).await;
     yard.settle().await;
-    assert!(yard.verdict("d-1").await.starts_with("ignored: no workflow runs on `pull_request`"));
+    assert!(yard.verdict("d-1").await.starts_with("ignored: no workflow runs on this `pull_request`"));
     yard.github.set_files(&yard.repo(), 1, vec!["src/main.rs".to_owned()]);
     yard.send("d-2", "pull_request", &payload("2")).await;
     yard.settle().await;
@@ -452,8 +452,14 @@ async fn one_commit_has_the_facts_of_each_event_that_is_about_it() {
     yard.send("d-1", "pull_request", &opened(&yard)).await;
     yard.settle().await;
     let pull = given(&yard, "test");
-    assert_eq!((pull["CI_COMMIT_PULL_REQUEST"].as_str(), pull["CI_COMMIT_REF"].as_str()), ("1", "refs/pull/1/head"));
-    assert_eq!((pull["CI_COMMIT_SOURCE_BRANCH"].as_str(), pull["CI_COMMIT_TARGET_BRANCH"].as_str()), ("clock", "develop"));
+    assert_eq!(
+        (pull["CI_COMMIT_PULL_REQUEST"].as_str(), pull["CI_COMMIT_REF"].as_str()),
+        ("1", "refs/pull/1/head")
+    );
+    assert_eq!(
+        (pull["CI_COMMIT_SOURCE_BRANCH"].as_str(), pull["CI_COMMIT_TARGET_BRANCH"].as_str()),
+        ("clock", "develop")
+    );
     yard.send("d-2", "push", &push(&yard)).await;
     yard.settle().await;
     assert!(!given(&yard, "test").contains_key("CI_COMMIT_PULL_REQUEST"));

@@ -269,7 +269,7 @@ async fn a_missing_webhook_is_created_once_with_all_it_needs() {
             ("json", "0", true)
         );
         assert_eq!(hook.secret, Some(Secret::new("hush")));
-        assert_eq!(hook.events, ["pull_request", "push"]);
+        assert_eq!(hook.events, ["pull_request", "push", "release", "deployment"]);
         assert_eq!(world.repos[&repo()].hooks.len(), 1);
     });
     let right = github.check_hook(&repo(), &wanted).await.unwrap();
@@ -301,7 +301,8 @@ async fn a_wrong_webhook_is_repaired_and_every_repair_is_named() {
         );
     }
     assert_eq!(github.ensure_hook(&repo(), &wanted).await.unwrap(), HookOutcome::AlreadyRight(id));
-    fake.read(|world| assert_eq!(world.hook(id).unwrap().events, ["push", "star", "pull_request"]));
+    let all = ["push", "star", "pull_request", "release", "deployment"];
+    fake.read(|world| assert_eq!(world.hook(id).unwrap().events, all));
 }
 
 #[tokio::test]

@@ -630,3 +630,51 @@ async fn fetch_something_evil(marker: &Path) {
     tar_of(&found, "").await;
     assert!(!marker.exists());
 }
+
+#[tokio::test]
+async fn a_tip_is_asked_for_without_fetching_and_the_default_branch_by_no_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let git = bare(&dir.path().join("up.git"));
+    commit(&git, "develop", &[DOCKERFILE]);
+    let tip = commit(&git, "develop", &[DOCKERFILE, SPEC]);
+    git.set_head("refs/heads/develop").unwrap();
+    let server = GitServer::start(dir.path(), None).await;
+    for remote in [file_remote(&dir.path().join("up.git")), remote(&format!("{}/up.git", server.url), None)] {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = cache(&dir);
+        let ask = |git_ref: Option<GitRef>| {
+            let (cache, remote) = (&cache, &remote);
+            async move { cache.tip(&repo_name(), remote, git_ref.as_ref(), &CancellationToken::new()).await }
+        };
+        for git_ref in [None, Some(branch("develop"))] {
+            let found = ask(git_ref).await.unwrap().unwrap();
+            assert_eq!((found.git_ref, found.commit), (branch("develop"), tip));
+        }
+        assert_eq!(ask(Some(branch("gone"))).await.unwrap(), None);
+        assert!(!dir.path().join("cache/acme%clock.git").exists(), "nothing was fetched");
+    }
+    let nowhere = file_remote(&dir.path().join("nowhere.git"));
+    assert!(cache(&dir).tip(&repo_name(), &nowhere, None, &CancellationToken::new()).await.is_err());
+}
+
+#[tokio::test]
+async fn what_differs_between_two_commits_is_read_from_their_trees_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let git = bare(&dir.path().join("up.git"));
+    let before = commit(&git, "develop", &[DOCKERFILE, SPEC, ("src/gone", FILE, b"1")]);
+    let after = commit(&git, "develop", &[DOCKERFILE, ("spec.json", FILE, b"2"), ("src/new", FILE, b"1")]);
+    let remote = file_remote(&dir.path().join("up.git"));
+    let cache = cache(&dir);
+    let (before, after) = (
+        fetch(&cache, &remote, before, &[]).await.unwrap(),
+        fetch(&cache, &remote, after, &[]).await.unwrap(),
+    );
+    let changed = after.changed_since(&before).await.unwrap().unwrap();
+    assert_eq!(changed, ["spec.json", "src/gone", "src/new"]);
+    assert_eq!(after.made().await.unwrap().parents, [before.sha()], "known although it was fetched alone");
+    let names = |found: Vec<(String, Entry)>| found.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    assert_eq!(names(after.entries("src", |_| true).await.unwrap()), ["new"]);
+    for folder in ["nothing", "spec.json", "src/new/x"] {
+        assert_eq!(names(after.entries(folder, |_| true).await.unwrap()), [""; 0], "{folder}");
+    }
+}

@@ -13,7 +13,7 @@ pub(super) const PERMISSION: &str =
     "the token needs `Webhooks: write` (fine-grained) or the scope `admin:repo_hook` (classic)";
 
 /// What mergeyard acts on. More events than these do no harm and are left as they are.
-const EVENTS: [&str; 2] = ["pull_request", "push"];
+const EVENTS: [&str; 4] = ["pull_request", "push", "release", "deployment"];
 
 /// How many of the last deliveries `check` looks at.
 const RECENT: u8 = 30;

@@ -57,7 +57,8 @@ pub async fn turn(yard: &Yard) -> Result<bool, StoreError> {
     let Some(claimed) = yard.store.claim_delivery(row).await? else { return Ok(true) };
     // There may be work for one more: of another repository.
     yard.wake.inbox.notify_one();
-    let decided = AssertUnwindSafe(decide(yard, &claimed)).catch_unwind().await;
+    // On the heap: it holds a commit's whole way, and a worker's stack has other guests.
+    let decided = AssertUnwindSafe(Box::pin(decide(yard, &claimed))).catch_unwind().await;
     let fault = match decided {
         Ok(Ok(())) => None,
         Ok(Err(fault)) => Some(fault),
@@ -153,7 +154,7 @@ async fn decide(yard: &Yard, claimed: &Claimed) -> Result<(), Fault> {
     let change = located(yard, change, &remote).await?;
     for _ in 0..MOST_NUMBERS {
         let number = yard.store.next_run().await?;
-        let decided = work::decide(yard, &event, &change, &remote, (number, now)).await;
+        let decided = Box::pin(work::decide(yard, &event, &change, &remote, (number, now))).await;
         let decision = decided.map_err(|mut fault| {
             fault.tell = could_not(&change, &fault.why).map(Box::new);
             fault
