@@ -53,17 +53,6 @@ fn wrong(body: &str) -> String {
     format!("`${{{{ {} }}}}` is not understood; write `${{{{ steps.NAME.outputs.KEY }}}}`", one_line(body))
 }
 
-/// All texts of an action that may hold references, with whether they are commands.
-pub fn texts(action: &Action) -> Vec<(&str, bool)> {
-    let Action::Container(container) = action else { return Vec::new() };
-    let mut all: Vec<(&str, bool)> = vec![(&container.image, false)];
-    all.extend(container.commands.iter().map(|command| (command.as_str(), true)));
-    for value in container.environment.values().chain(container.settings.values()) {
-        strings(value, &mut |text| all.push((text, false)));
-    }
-    all
-}
-
 /// Puts outputs in, in the moment a step starts. The error names what is missing.
 pub fn fill(action: &mut Action, lookup: &dyn Fn(&str, &str) -> Option<String>) -> Result<(), String> {
     let Action::Container(container) = action else { return Ok(()) };

@@ -168,7 +168,7 @@ impl<'e, 'a> Order<'e, 'a> {
             (0..self.entries.len()).filter(move |at| self.entries[*at].part == part && self.entries[*at].runs)
         };
         let services: Vec<usize> = running(Part::Service).collect();
-        let last_clone = running(Part::Clone).last();
+        let last_clone = running(Part::Clone).next_back();
         let resolved = self.resolved();
         let mut previous: Option<usize> = None;
         let mut previous_clone: Option<usize> = None;

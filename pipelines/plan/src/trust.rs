@@ -44,6 +44,7 @@ pub fn check(step: &Step, trust: Trust, file: &str) -> Vec<Finding> {
         let lists = [("volumes", &step.volumes), ("devices", &step.devices), ("tmpfs", &step.tmpfs)];
         asked.extend(lists.into_iter().filter_map(|(key, values)| Some((key, first(values)?, "volumes"))));
     }
+    asked.sort_by_key(|(_, at, _)| *at);
     let mut findings: Vec<Finding> = asked
         .into_iter()
         .map(|(key, at, trust)| {

@@ -72,7 +72,7 @@ fn disagreement(item: &When, about: &Circumstances<'_>) -> Result<Option<String>
     let facts = about.facts;
     let event = facts.pipeline.event;
     if let Some(first) = item.event.first()
-        && !item.event.iter().any(|listed| listed.value == event)
+        && !item.event.iter().any(|listed| is_listed(listed.value, event))
     {
         let listed: Vec<&str> = item.event.iter().map(|event| event.as_str()).collect();
         let place = place(about.file, first.at.line);
@@ -117,6 +117,12 @@ fn disagreement(item: &When, about: &Circumstances<'_>) -> Result<Option<String>
         }
         Err(why) => Err((Spanned { value: (), at: source.at }, why)),
     }
+}
+
+/// A merged pull request was closed, and pipelines that were written before there was a word for
+/// merging expect to run then.
+fn is_listed(listed: EventKind, event: EventKind) -> bool {
+    listed == event || (listed == EventKind::PullRequestClosed && event == EventKind::PullRequestMerged)
 }
 
 fn constrained(key: &str, constraint: &Constraint, value: &str, file: &str) -> Option<String> {

@@ -4,7 +4,7 @@
 //! them. Nothing is dropped silently: what is left out stays listed, with its reason. A workflow
 //! whose files say no is refused as a whole, and what depends on it is left out.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use crate::{
     decide::{Candidate, PlannedWorkflow, Verdict},
@@ -20,6 +20,11 @@ use crate::{
     substitute::substitute,
     when::{self, Answer, Circumstances},
 };
+
+/// Of one commit; five hundred steps in fifty workflows are a large one.
+const MOST_WORKFLOWS: usize = 1000;
+const MOST_STEPS: usize = 10_000;
+const MOST_BYTES: usize = 8 * 1024 * 1024;
 
 /// What files are planned from.
 #[derive(Debug, Clone, Copy)]
@@ -93,39 +98,79 @@ pub(crate) struct Whys {
 /// person gave to a manual run, and the point of its matrix.
 pub fn read(files: &[PipelineFile], facts: &Facts, limits: &Limits) -> Vec<Source> {
     let of_run = environment::of_run(facts);
-    let mut number = 0;
-    let mut sources = Vec::with_capacity(files.len());
-    for file in files {
-        let text = file
-            .content
-            .as_ref()
-            .map_err(Finding::clone)
-            .and_then(|bytes| spec::text(&file.path, bytes, limits));
-        let points = text.map_err(|finding| vec![finding]).and_then(|text| {
-            let points = spec::matrix(&file.path, text, limits)?;
-            Ok((text, if points.is_empty() { vec![Point::new()] } else { points }))
+    let mut reading = Reading { facts, limits, of_run, workflows: 0, bytes: 0, steps: 0 };
+    files.iter().map(|file| reading.source(file)).collect()
+}
+
+/// The files of one commit, one after another, within what a plan may have in all: each limit of
+/// a single file is harmless, and all of them times each other are not.
+struct Reading<'a> {
+    facts: &'a Facts,
+    limits: &'a Limits,
+    of_run: Variables,
+    workflows: usize,
+    bytes: usize,
+    steps: usize,
+}
+
+impl Reading<'_> {
+    fn source(&mut self, file: &PipelineFile) -> Source {
+        let points = self.points(file).unwrap_or_else(|findings| {
+            self.workflows += 1;
+            vec![SourcePoint { findings, ..SourcePoint::default() }]
         });
-        let points = match points {
-            Ok((text, points)) => points
-                .into_iter()
-                .map(|point| {
-                    number += 1;
-                    let variables = variables(&of_run, facts, &name(&file.path), number, &point);
-                    let (workflow, findings) = match at_point(file, text, &variables, limits) {
-                        Ok(read) => (read.workflow, read.findings),
-                        Err(finding) => (None, vec![finding]),
-                    };
-                    SourcePoint { axis: axis(&point), point, workflow, findings }
-                })
-                .collect(),
-            Err(findings) => {
-                number += 1;
-                vec![SourcePoint { findings, ..SourcePoint::default() }]
-            }
-        };
-        sources.push(Source { file: file.path.clone(), points });
+        Source { file: file.path.clone(), points }
     }
-    sources
+
+    fn points(&mut self, file: &PipelineFile) -> Result<Vec<SourcePoint>, Vec<Finding>> {
+        let bytes = file.content.as_ref().map_err(|finding| vec![finding.clone()])?;
+        let text = spec::text(&file.path, bytes, self.limits).map_err(|finding| vec![finding])?;
+        let points = spec::matrix(&file.path, text, self.limits)?;
+        // What it costs is known before any of it is read.
+        let included: usize =
+            file.included.iter().filter_map(|part| Some(part.content.as_ref().ok()?.len())).sum();
+        self.workflows += points.len().max(1);
+        self.bytes = self.bytes.saturating_add((text.len() + included).saturating_mul(points.len()));
+        self.within(file)?;
+        let first = self.workflows - points.len().max(1) + 1;
+        let points = points.into_iter().enumerate();
+        points.map(|(at, point)| self.point(file, text, point, first + at)).collect()
+    }
+
+    fn point(
+        &mut self,
+        file: &PipelineFile,
+        text: &str,
+        point: Point,
+        number: usize,
+    ) -> Result<SourcePoint, Vec<Finding>> {
+        let variables = variables(&self.of_run, self.facts, &name(&file.path), number, &point);
+        let read = at_point(file, text, &variables, self.limits);
+        let (workflow, findings) = match read {
+            Ok(read) => (read.workflow, read.findings),
+            Err(finding) => (None, vec![finding]),
+        };
+        self.steps += workflow.as_ref().map_or(0, |workflow| workflow.steps.len() + workflow.services.len());
+        self.within(file)?;
+        Ok(SourcePoint { axis: axis(&point), point, workflow, findings })
+    }
+
+    fn within(&self, file: &PipelineFile) -> Result<(), Vec<Finding>> {
+        let sizes = [
+            (self.workflows, MOST_WORKFLOWS, "workflows, counting each point of a matrix"),
+            (self.bytes, MOST_BYTES, "bytes, counting a file once for each point of its matrix"),
+            (self.steps, MOST_STEPS, "steps and services"),
+        ];
+        match sizes.into_iter().find(|(size, most, _)| size > most) {
+            None => Ok(()),
+            Some((size, most, what)) => {
+                let message = format!(
+                    "with this file the commit has {size} {what}, more than the {most} that are planned"
+                );
+                Err(vec![Finding::error(&file.path, "pipeline-size", message)])
+            }
+        }
+    }
 }
 
 fn at_point(
@@ -170,10 +215,11 @@ pub fn plan(sources: &[Source], request: &Request<'_>) -> Plan {
     connect(&mut drafts);
     let mut plan =
         Plan { event: request.facts.pipeline.event, workflows: vec![], whys: vec![], findings: vec![] };
+    let mut told = HashSet::new();
     for draft in drafts {
         for finding in &draft.findings {
             // Each point of a matrix finds the same.
-            if !plan.findings.contains(finding) {
+            if told.insert((finding.file.clone(), finding.line, finding.column, finding.message.clone())) {
                 plan.findings.push(finding.clone());
             }
         }
@@ -500,7 +546,7 @@ fn refuse_cycles(drafts: &mut [Draft<'_>]) {
 /// From a name back to itself, if a way leads there.
 fn cycle(name: &str, needs: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
     let mut came_from: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut open = std::collections::VecDeque::from([name]);
+    let mut open = VecDeque::from([name]);
     while let Some(at) = open.pop_front() {
         for need in needs.get(at).into_iter().flatten() {
             if need == name {

@@ -14,7 +14,7 @@ use mergeyard_plan::{
     rules::{StepRules, WorkflowRules},
 };
 use mergeyard_types::{Digest, GitRef, Timestamp, TreeId};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{MERGE, built::on, github, merged};
 
@@ -41,7 +41,7 @@ fn a_plan_leaves_no_choice_open() {
         number: Some(7),
         supersede: true,
         occasion: String::new(),
-        facts: json!({}),
+        facts: serde_json::to_value(on(EventKind::PullRequestMerged).remembered()).unwrap(),
         account: None,
         fork: false,
         hold: None,

@@ -107,6 +107,15 @@ fn a_key_that_does_not_concern_the_event_is_passed_over() {
 }
 
 #[test]
+fn a_merged_pull_request_is_a_closed_one_to_pipelines_that_know_no_other_word() {
+    let listed = |event| [When { event: vec![at(3, event)], ..When::default() }];
+    assert!(runs(&listed(EventKind::PullRequestClosed), &on(EventKind::PullRequestMerged)));
+    assert!(runs(&listed(EventKind::PullRequestMerged), &on(EventKind::PullRequestMerged)));
+    assert!(!runs(&listed(EventKind::PullRequestMerged), &on(EventKind::PullRequestClosed)));
+    assert!(!runs(&listed(EventKind::PullRequest), &on(EventKind::PullRequestMerged)));
+}
+
+#[test]
 fn each_key_compares_what_it_is_named_after() {
     let is = |pattern: &str| constraint(&[pattern], &[]);
     for (when, expected) in [
