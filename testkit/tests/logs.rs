@@ -258,7 +258,10 @@ async fn a_very_long_log_is_complete_compressed_and_never_in_memory_as_a_whole()
         let piece = keeper.logs.read(RUN, STEP, next, 64 * 1024).await.unwrap();
         assert!(piece.lines.iter().map(|(_, line)| line.text.len()).sum::<usize>() <= 64 * 1024);
         for (number, line) in &piece.lines {
-            assert_eq!((*number, line.text.split(' ').next().unwrap()), (expected + 1, &*expected.to_string()));
+            assert_eq!(
+                (*number, line.text.split(' ').next().unwrap()),
+                (expected + 1, &*expected.to_string())
+            );
             expected += 1;
         }
         if piece.next == next {

@@ -6,6 +6,7 @@ mod crash;
 mod deliver;
 mod doctor;
 mod github;
+mod life;
 mod logs;
 mod real;
 mod receive;

@@ -64,15 +64,24 @@ fn step(name: &str, action: Action, rules: StepRules) -> PlannedStep {
     }
 }
 
-fn workflow(name: &str, axis: Option<&str>, rules: WorkflowRules, steps: Vec<PlannedStep>) -> PlannedWorkflow {
+fn workflow(
+    name: &str,
+    axis: Option<&str>,
+    rules: WorkflowRules,
+    steps: Vec<PlannedStep>,
+) -> PlannedWorkflow {
     PlannedWorkflow { rules, name: name.into(), axis: axis.map(str::to_owned), verdict: Verdict::Run, steps }
 }
 
 /// A pipeline with a diamond, a service, a matrix and a gate before it is deployed.
 pub(crate) fn pipeline() -> PlannedRun {
     let clone = || {
-        let action =
-            CloneAction { base: "/woodpecker".into(), directory: "/woodpecker/src".into(), depth: Some(1), tags: false };
+        let action = CloneAction {
+            base: "/woodpecker".into(),
+            directory: "/woodpecker/src".into(),
+            depth: Some(1),
+            tags: false,
+        };
         step("clone", Action::Clone(action), rules(StepKind::Clone, &[]))
     };
     let test = |axis: &str| {
@@ -96,7 +105,12 @@ pub(crate) fn pipeline() -> PlannedRun {
             test("linux/amd64"),
             test("linux/arm64"),
             workflow("deploy", None, deploy, vec![clone(), step("rollout", container("alpine:3"), gate)]),
-            workflow("docs", None, docs, vec![clone(), step("book", container("alpine:3"), rules(StepKind::Commands, &[0]))]),
+            workflow(
+                "docs",
+                None,
+                docs,
+                vec![clone(), step("book", container("alpine:3"), rules(StepKind::Commands, &[0]))],
+            ),
         ],
         ..plan(7, "Serve users and coins")
     }
@@ -165,7 +179,8 @@ async fn each_part_says_what_it_waits_for() {
 async fn a_gate_is_shown_with_the_command_that_opens_it() {
     let site = Site::new().await;
     let run = stored(&site).await;
-    site.arrange("UPDATE steps SET state = 'success', started = 1, finished = 2 WHERE workflow IN (1, 2)").await;
+    site.arrange("UPDATE steps SET state = 'success', started = 1, finished = 2 WHERE workflow IN (1, 2)")
+        .await;
     site.arrange("UPDATE workflows SET state = 'success' WHERE id IN (1, 2)").await;
     state(&site, 15, "success", "").await;
     state(&site, 16, "blocked", "").await;
