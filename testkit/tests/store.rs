@@ -758,7 +758,7 @@ fn plan(commit: u64, merged_at: Option<Timestamp>, workflows: &[&[&str]]) -> Pla
 async fn create(store: &Store, plan: &PlannedRun) -> RunId {
     let id = format!("d-run-{}", plan.commit);
     store.receive(delivery(&id)).await.unwrap();
-    let repository = Repository { id: None, name: plan.repo.clone(), clone_url: None, html_url: None };
+    let repository = Repository::named(plan.repo.clone());
     match store.create_run(&id.parse().unwrap(), 0, &repository, plan, NOW).await.unwrap() {
         Created::Run(run) => run,
         other => panic!("{other:?}"),

@@ -102,7 +102,7 @@ impl Site {
 
     pub(crate) async fn run(&self, plan: &PlannedRun) -> RunId {
         let id = self.deliver(&format!("run-{}", plan.commit), "pull_request").await;
-        let repository = Repository { id: None, name: plan.repo.clone(), clone_url: None, html_url: None };
+        let repository = Repository::named(plan.repo.clone());
         match self.pages.store.create_run(&id, 0, &repository, plan, NOW).await.unwrap() {
             Created::Run(run) | Created::Already(run) => run,
             Created::Overtaken => panic!("this plan has no number"),
