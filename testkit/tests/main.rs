@@ -9,6 +9,7 @@ mod doctor;
 mod events;
 mod github;
 mod lint;
+mod life;
 mod logs;
 mod real;
 mod receive;
