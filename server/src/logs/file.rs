@@ -31,6 +31,20 @@ pub(super) struct Log {
     lines_of_text: u64,
 }
 
+/// The sizes of both files, from which one sees that nothing was added: the text only ever gets
+/// shorter when the chunks get longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    text: u64,
+    sealed: u64,
+}
+
+impl Stamp {
+    pub(super) fn of(base: &Path) -> io::Result<Self> {
+        Ok(Self { text: size_of(&text_file(base))?, sealed: size_of(&sealed(base))? })
+    }
+}
+
 /// Where lines are to be had.
 pub(super) enum Content {
     None,

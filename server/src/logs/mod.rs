@@ -25,9 +25,9 @@ mod line;
 mod search;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
@@ -39,7 +39,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use file::{Content, Log, Writer};
+use file::{Content, Log, Stamp, Writer};
 pub use search::{Found, Needle, Way};
 
 /// Lines that are written with one call when they arrive faster than the disk takes them.
@@ -52,6 +52,7 @@ const GATHER: Duration = Duration::from_millis(10);
 pub struct Logs {
     root: PathBuf,
     live: Arc<Mutex<HashMap<StepId, Live>>>,
+    recent: Arc<Recent>,
     /// Held while files are brought into their form, so that two readers do not do it at once.
     opening: Arc<Mutex<()>>,
 }
@@ -83,7 +84,7 @@ pub struct Size {
 
 impl Logs {
     pub fn new(root: PathBuf) -> Self {
-        Self { root, live: Arc::default(), opening: Arc::default() }
+        Self { root, live: Arc::default(), recent: Arc::default(), opening: Arc::default() }
     }
 
     /// Keeps what one attempt of a step says until the last sender is gone. Waits for an earlier
@@ -204,8 +205,8 @@ impl Logs {
         if let Some(live) = self.live(step) {
             return Ok(ask(&live.log.read().unwrap_or_else(PoisonError::into_inner)));
         }
-        let (base, opening) = (self.base(run, step), self.opening.clone());
-        blocking(move || Ok(ask(&Log::load(&base, &opening)?))).await
+        let (base, opening, recent) = (self.base(run, step), self.opening.clone(), self.recent.clone());
+        blocking(move || Ok(ask(&*recent.log(&base, &opening)?))).await
     }
 
     fn live(&self, step: StepId) -> Option<Live> {
@@ -215,6 +216,35 @@ impl Logs {
     /// The path of both files without what tells them apart.
     fn base(&self, run: RunId, step: StepId) -> PathBuf {
         self.root.join((run.0 / 1000).to_string()).join(run.to_string()).join(step.to_string())
+    }
+}
+
+/// Logs that were looked at a moment ago: who reads one from its beginning to its end asks for
+/// its index a thousand times.
+#[derive(Default)]
+struct Recent(Mutex<VecDeque<(PathBuf, Stamp, Arc<Log>)>>);
+
+impl Recent {
+    /// Each has at most some text and an entry for each chunk, a few hundred kilobytes.
+    const MOST: usize = 16;
+
+    fn log(&self, base: &Path, opening: &Mutex<()>) -> io::Result<Arc<Log>> {
+        let stamp = Stamp::of(base)?;
+        let known = |logs: &VecDeque<(PathBuf, Stamp, Arc<Log>)>| {
+            let log = logs.iter().find(|(path, then, _)| path == base && *then == stamp)?;
+            Some(log.2.clone())
+        };
+        if let Some(log) = known(&self.0.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(log);
+        }
+        let log = Arc::new(Log::load(base, opening)?);
+        let mut logs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        logs.retain(|(path, ..)| path != base);
+        logs.push_back((base.to_owned(), stamp, log.clone()));
+        if logs.len() > Self::MOST {
+            logs.pop_front();
+        }
+        Ok(log)
     }
 }
 

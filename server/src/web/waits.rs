@@ -39,7 +39,7 @@ impl Waits {
     }
 
     pub(super) fn of_workflow(run: &RunRow, workflow: &WorkflowRow, all: &[WorkflowRow]) -> Option<Self> {
-        let begun = |step: &StepRow| step.started.is_some() || step.state.is_final();
+        let begun = |step: &StepRow| step.started.is_some();
         if workflow.state.is_final() || workflow.steps.iter().any(begun) {
             return None;
         }
