@@ -295,6 +295,7 @@ impl Docker {
 fn masked(outcome: StepOutcome, log: &LogSink) -> StepOutcome {
     match outcome {
         StepOutcome::Failure { message } => StepOutcome::Failure { message: log.mask(&message) },
+        StepOutcome::Exited { code, message } => StepOutcome::Exited { code, message: log.mask(&message) },
         StepOutcome::Error { message, retry } => StepOutcome::Error { message: log.mask(&message), retry },
         other @ (StepOutcome::Success { .. } | StepOutcome::Cancelled) => other,
     }

@@ -8,6 +8,9 @@ pub enum StepFault {
     /// The user's to repair; trying again changes nothing.
     #[error("{0}")]
     Failure(String),
+    /// The step's own program said so, by the code it ended with.
+    #[error("{message}")]
+    Exited { code: i64, message: String },
     /// Ours to repair; `retry` says whether time may do it.
     #[error("{message}")]
     Error { message: String, retry: bool },
@@ -29,6 +32,7 @@ impl From<StepFault> for StepOutcome {
     fn from(fault: StepFault) -> Self {
         match fault {
             StepFault::Failure(message) => StepOutcome::Failure { message },
+            StepFault::Exited { code, message } => StepOutcome::Exited { code, message },
             StepFault::Error { message, retry } => StepOutcome::Error { message, retry },
             StepFault::Cancelled => StepOutcome::Cancelled,
         }

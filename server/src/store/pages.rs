@@ -64,6 +64,7 @@ pub struct StepRow {
     pub rules: StepRules,
     /// Detached, and others may rely on it.
     pub up: bool,
+    pub exit_code: Option<i64>,
 }
 
 /// A run with everything on its page.
@@ -244,6 +245,7 @@ pub(super) fn step_row(row: &SqliteRow) -> Result<StepRow, StoreError> {
         outputs: json(row, "outputs")?,
         rules: json(row, "rules")?,
         up: row.try_get("up")?,
+        exit_code: row.try_get("exit_code")?,
     })
 }
 

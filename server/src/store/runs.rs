@@ -242,12 +242,13 @@ impl Tx {
             attempt,
             retry: _,
             crashes,
+            exit_code,
             started,
             finished,
             outputs,
         } = step;
         sqlx::query(
-            "UPDATE steps SET state = ?, why = ?, ready = ?, up = ?, not_before = ?, attempt = ?, crashes = ?, \
+            "UPDATE steps SET state = ?, why = ?, ready = ?, up = ?, not_before = ?, attempt = ?, crashes = ?, exit_code = ?, \
              started = ?, finished = ?, outputs = ? WHERE id = ?",
         )
         .bind(state.as_str())
@@ -257,6 +258,7 @@ impl Tx {
         .bind(not_before.0)
         .bind(attempt)
         .bind(crashes)
+        .bind(exit_code)
         .bind(started.map(|at| at.0))
         .bind(finished.map(|at| at.0))
         .bind(to_json(outputs))
@@ -343,6 +345,7 @@ fn step(row: &SqliteRow) -> Result<Step, StoreError> {
         attempt: row.try_get("attempt")?,
         retry: row.try_get("retry")?,
         crashes: row.try_get("crashes")?,
+        exit_code: row.try_get("exit_code")?,
         started: time("started")?,
         finished: time("finished")?,
         outputs: json(row, "outputs")?,

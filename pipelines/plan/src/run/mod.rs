@@ -79,6 +79,8 @@ pub struct Step {
     /// How often it may be tried again after an error that was not the user's.
     pub retry: u32,
     pub crashes: u32,
+    /// What its program ended with, once it has; 0 also for an action that did its work.
+    pub exit_code: Option<i64>,
     pub started: Option<Timestamp>,
     pub finished: Option<Timestamp>,
     pub outputs: BTreeMap<String, String>,
@@ -148,6 +150,11 @@ pub enum Outcome {
     },
     /// The user's files or code said no.
     Failure {
+        message: String,
+    },
+    /// The step's own program ended with a code that is not 0.
+    Exited {
+        code: i64,
         message: String,
     },
     /// We or the infrastructure could not; `retry` when trying again may help.

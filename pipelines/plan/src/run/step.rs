@@ -22,15 +22,24 @@ impl Step {
     }
 
     pub(super) fn finish(&mut self, outcome: Outcome, cancel: Option<&str>, now: Timestamp) {
+        self.exit_code = match &outcome {
+            Outcome::Success { .. } => Some(0),
+            Outcome::Exited { code, .. } => Some(*code),
+            _ => None,
+        };
         match outcome {
             Outcome::Success { outputs } => {
                 self.outputs.extend(outputs);
                 self.end(State::Success, None, now);
             }
-            Outcome::Failure { message } if self.may_fail_again() && cancel.is_none() => {
+            Outcome::Failure { message } | Outcome::Exited { message, .. }
+                if self.may_fail_again() && cancel.is_none() =>
+            {
                 self.try_again(&message, now);
             }
-            Outcome::Failure { message } => self.end(State::Failure, Some(message), now),
+            Outcome::Failure { message } | Outcome::Exited { message, .. } => {
+                self.end(State::Failure, Some(message), now);
+            }
             Outcome::Cancelled => {
                 let why = cancel.unwrap_or("cancelled").to_owned();
                 self.end(State::Cancelled, Some(why), now);

@@ -9,6 +9,7 @@ mod findings;
 mod flow;
 mod rerun;
 mod gather;
+mod hostile;
 mod include;
 mod matrix;
 mod reading;

@@ -213,8 +213,12 @@ impl ContainerStep<'_> {
                 let outputs = outputs::read_back(engine, &self.name, &path, promised, &self.cx.log).await?;
                 Ok(StepOutcome::Success { outputs })
             }
-            End::Exited { code, no_program: true, .. } => Err(StepFault::Failure(self.no_program(code))),
-            End::Exited { code, .. } => Err(StepFault::Failure(self.why_exited(code).await)),
+            End::Exited { code, no_program: true, .. } => {
+                Err(StepFault::Exited { code, message: self.no_program(code) })
+            }
+            End::Exited { code, .. } => {
+                Err(StepFault::Exited { code, message: self.why_exited(code).await })
+            }
             End::TooMuch => {
                 self.remove().await;
                 let mib = self.docker.containers.output_bytes as f64 / f64::from(1 << 20);

@@ -16,6 +16,7 @@ UPDATE workflows SET decided = 1 WHERE NOT EXISTS
 
 ALTER TABLE steps ADD COLUMN rules TEXT NOT NULL DEFAULT '{}';      -- JSON: StepRules
 ALTER TABLE steps ADD COLUMN decided INTEGER NOT NULL DEFAULT 0;    -- its state is the plan's
+ALTER TABLE steps ADD COLUMN exit_code INTEGER;                     -- of its program, once it ended
 ALTER TABLE steps ADD COLUMN up INTEGER NOT NULL DEFAULT 0;         -- detached, and others may rely on it
 -- In version 1 each step followed the one before it, and no rule said so.
 UPDATE steps SET rules = json_object('needs', json_array(
