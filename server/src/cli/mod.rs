@@ -15,9 +15,9 @@ mod run;
 mod secret;
 mod serve;
 pub(crate) mod text;
-mod working_tree;
 mod token;
 mod trigger;
+mod working_tree;
 
 use std::{
     io::IsTerminal,

@@ -40,14 +40,21 @@ pub(super) async fn plan(args: Args) -> Result<(), Failed> {
 
 /// A payload does not name its event, but each has what no other has.
 fn read(file: PathBuf) -> Result<Event, Failed> {
-    const MARKS: [(&str, &str); 4] =
-        [("pull_request", "pull_request"), ("release", "release"), ("deployment", "deployment"), ("after", "push")];
+    const MARKS: [(&str, &str); 4] = [
+        ("pull_request", "pull_request"),
+        ("release", "release"),
+        ("deployment", "deployment"),
+        ("after", "push"),
+    ];
     let wrong = |why: String| Failed::Usage(format!("{}: {why}", file.display()).into());
     let bytes = std::fs::read(&file).map_err(|error| wrong(error.to_string()))?;
     let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
     let event = MARKS.iter().find(|(key, _)| json.get(key).is_some()).map(|(_, event)| *event);
     let event = event.ok_or_else(|| {
-        wrong("it is none of the payloads that start something: pull_request, push, release, deployment".to_owned())
+        wrong(
+            "it is none of the payloads that start something: pull_request, push, release, deployment"
+                .to_owned(),
+        )
     })?;
     Event::from_github(event, &bytes).map_err(|error| wrong(error.to_string()))
 }

@@ -106,7 +106,12 @@ fn inputs(given: &[String]) -> Result<BTreeMap<String, String>, Failed> {
     given.iter().map(pair).collect()
 }
 
-fn configuration(args: &Args, home: &Home, tree: &WorkingTree, further: toml::Table) -> Result<Config, Failed> {
+fn configuration(
+    args: &Args,
+    home: &Home,
+    tree: &WorkingTree,
+    further: toml::Table,
+) -> Result<Config, Failed> {
     let table = |pairs: &[(&str, &str)]| {
         let pair = |(key, value): &(&str, &str)| ((*key).to_owned(), toml::Value::from(*value));
         toml::Table::from_iter(pairs.iter().map(pair))

@@ -572,6 +572,7 @@ pub(crate) fn step(name: &str, needs: &[usize]) -> Step {
         attempt: 0,
         retry: 3,
         crashes: 0,
+        exit_code: None,
         started: None,
         finished: None,
         outputs: BTreeMap::new(),

@@ -391,6 +391,7 @@ fn waiting(id: StepId, at: usize) -> Step {
         attempt: 0,
         retry: 3,
         crashes: 0,
+        exit_code: None,
         started: None,
         finished: None,
         outputs: BTreeMap::new(),

@@ -216,9 +216,7 @@ impl ContainerStep<'_> {
             End::Exited { code, no_program: true, .. } => {
                 Err(StepFault::Exited { code, message: self.no_program(code) })
             }
-            End::Exited { code, .. } => {
-                Err(StepFault::Exited { code, message: self.why_exited(code).await })
-            }
+            End::Exited { code, .. } => Err(StepFault::Exited { code, message: self.why_exited(code).await }),
             End::TooMuch => {
                 self.remove().await;
                 let mib = self.docker.containers.output_bytes as f64 / f64::from(1 << 20);

@@ -7,7 +7,7 @@ use mergeyard_run::executor::{StepJob, StepOutcome};
 use mergeyard_types::{Secret, WorkflowId};
 use tokio::time::timeout;
 
-use crate::steps::{MINUTE, Running, Steps, failure, success};
+use crate::steps::{MINUTE, Running, Steps, exited, failure, success};
 
 fn promising(job: StepJob, outputs: &[&str]) -> StepJob {
     let Action::Container(mut action) = job.action else { panic!("not a container") };
@@ -45,7 +45,7 @@ pub(crate) async fn a_promise_that_is_not_kept_is_a_failure(steps: &Steps) {
     assert!(message.contains("the output `digest` is promised and was not written"), "{message}");
     // A step that fails is not asked for what it promised.
     let (outcome, _) = steps.run(promising(steps.commands(&["exit 2"]), &["digest"])).await;
-    assert_eq!(outcome, failure("exit code 2"));
+    assert_eq!(outcome, exited(2));
 }
 
 pub(crate) async fn a_step_ends_at_its_timeout(steps: &Steps) {
@@ -80,7 +80,7 @@ pub(crate) async fn a_service_says_when_it_is_ready_and_goes_on_until_it_is_stop
     assert_eq!(outcome, StepOutcome::Cancelled);
     // One that ends by itself says how.
     let job = StepJob { detached: true, ..steps.commands(&["exit 4"]) };
-    assert_eq!(steps.run(job).await.0, failure("exit code 4"));
+    assert_eq!(steps.run(job).await.0, exited(4));
 }
 
 pub(crate) async fn output_and_errors_keep_their_order(steps: &Steps) {

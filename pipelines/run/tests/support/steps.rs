@@ -205,6 +205,15 @@ pub(crate) fn failure(message: &str) -> StepOutcome {
     StepOutcome::Failure { message: message.to_owned() }
 }
 
+/// As [`failure`], of a program that ended with this code.
+pub(crate) fn exited(code: i64) -> StepOutcome {
+    killed(code, &format!("exit code {code}"))
+}
+
+pub(crate) fn killed(code: i64, message: &str) -> StepOutcome {
+    StepOutcome::Exited { code, message: message.to_owned() }
+}
+
 /// To its end; what its program and mergeyard said.
 pub(crate) async fn run(executor: &Executor, job: StepJob) -> (StepOutcome, Vec<String>) {
     let (outcome, lines) = run_for_lines(executor, job).await;

@@ -102,9 +102,11 @@ impl Board {
             return;
         }
         running.entry(step.id).or_insert_with(|| {
-            let style = ProgressStyle::with_template("{spinner:.yellow} {prefix:<32} {elapsed:>5}  {wide_msg:.dim}")
-                .unwrap_or_else(|_| ProgressStyle::default_spinner());
-            let bar = all.add(ProgressBar::new_spinner().with_style(style).with_prefix(label(workflow, step)));
+            let style =
+                ProgressStyle::with_template("{spinner:.yellow} {prefix:<32} {elapsed:>5}  {wide_msg:.dim}")
+                    .unwrap_or_else(|_| ProgressStyle::default_spinner());
+            let bar =
+                all.add(ProgressBar::new_spinner().with_style(style).with_prefix(label(workflow, step)));
             bar.enable_steady_tick(TICK);
             bar
         });

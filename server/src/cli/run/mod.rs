@@ -77,7 +77,9 @@ fn configuration(secrets: &[String], engine: &str) -> Result<toml::Table, Failed
     for name in secrets {
         let variable = name.to_ascii_uppercase();
         let value = std::env::var(&variable).map_err(|_| {
-            Failed::Usage(format!("secret `{name}` is to come from the variable {variable}, which is not set").into())
+            Failed::Usage(
+                format!("secret `{name}` is to come from the variable {variable}, which is not set").into(),
+            )
         })?;
         let mut secret = toml::Table::new();
         secret.insert("name".to_owned(), name.as_str().into());
@@ -167,10 +169,14 @@ impl Play {
             if question.answer.is_some() || !self.answered.insert(question.id) {
                 continue;
             }
-            let approved = self.approve.contains(&question.gate) || (self.asks && ask(&self.board, &question)?);
+            let approved =
+                self.approve.contains(&question.gate) || (self.asks && ask(&self.board, &question)?);
             if !approved && !self.asks {
                 let gate = text::plain(&question.gate);
-                self.board.tell(&format!("{} waits for `{gate}`, and nobody can be asked: give --approve {gate}", question.place()));
+                self.board.tell(&format!(
+                    "{} waits for `{gate}`, and nobody can be asked: give --approve {gate}",
+                    question.place()
+                ));
             }
             let answer = Answer { approved, who: "the command line".to_owned() };
             yard.store.answer(RUN, question.scope(), answer, Timestamp::now()).await?;
@@ -193,7 +199,11 @@ async fn nothing(yard: &Yard) -> Result<Option<String>, Failed> {
 
 fn ask(board: &Board, question: &ApprovalRow) -> Result<bool, Failed> {
     board.pause(|| {
-        print!("{} waits for approval `{}`: go on? [y/N] ", text::plain(&question.place()), text::plain(&question.gate));
+        print!(
+            "{} waits for approval `{}`: go on? [y/N] ",
+            text::plain(&question.place()),
+            text::plain(&question.gate)
+        );
         std::io::stdout().flush()?;
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer)?;
