@@ -110,7 +110,7 @@ impl TestYard {
         let stage =
             Stage { script: self.script.clone(), registry: self.images.access.clone(), fuse: fuse.clone() };
         let parts = Parts { clock: self.clock.clone(), fuse, play: Some(Arc::new(stage)), workers: false };
-        self.server = Some(Server::start(config, parts).await.expect("the server starts"));
+        self.server = Some(Box::pin(Server::start(config, parts)).await.expect("the server starts"));
     }
 
     /// Starts the server anew with another configuration.

@@ -8,6 +8,7 @@ mod deliver;
 mod doctor;
 mod events;
 mod github;
+mod life;
 mod lint;
 mod logs;
 mod real;

@@ -105,7 +105,7 @@ impl Site {
         let repository = Repository::named(plan.repo.clone());
         match self.pages.store.create_run(&id, 0, &repository, plan, NOW).await.unwrap() {
             Created::Run(run) | Created::Already(run) => run,
-            Created::Overtaken => unreachable!("the plan has no number of its own"),
+            Created::Overtaken => panic!("this plan has no number"),
         }
     }
 
