@@ -60,7 +60,7 @@ fn translate(yard: &Yard, status: &effect::CommitStatus) -> CommitStatus {
         state: status.state,
         context: status.context.clone(),
         description: status.description.clone(),
-        target_url: target.map(String::from),
+        target_url: target,
     }
 }
 
