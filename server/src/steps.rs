@@ -77,7 +77,9 @@ pub(crate) async fn work(yard: &Yard, job: &Job, watch: Watch) -> Ended {
     };
     let (log, lines) = LogSink::channel(step.masker(), yard.settings.log_bytes);
     let (cancel, ready) = (CancellationToken::new(), Arc::new(Notify::new()));
-    let run = yard.executor.run(step, StepContext { log, cancel: cancel.clone(), ready: ready.clone() });
+    // On the heap, because it holds everything that any kind of step needs.
+    let run =
+        Box::pin(yard.executor.run(step, StepContext { log, cancel: cancel.clone(), ready: ready.clone() }));
     let keep = yard.logs.write(job.lease.run, job.lease.step, job.attempt, lines);
     let Watch { up, stop } = watch;
     let all = async {

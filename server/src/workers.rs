@@ -95,8 +95,9 @@ impl Worker {
     /// with when it is up.
     pub async fn turn(self, yard: &Arc<Yard>) -> Result<bool, StoreError> {
         match self {
-            Worker::Inbox => inbox::turn(yard).await,
-            Worker::Steps => steps::turn(yard).await,
+            // On the heap, because these hold everything that any delivery or step needs.
+            Worker::Inbox => Box::pin(inbox::turn(yard)).await,
+            Worker::Steps => Box::pin(steps::turn(yard)).await,
             Worker::Services => match services::begin(yard).await? {
                 Some(up) => {
                     // It may also have ended without a word.

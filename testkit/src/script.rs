@@ -2,7 +2,7 @@
 //! an engine. What they publish is a real image in a real registry.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex},
 };
 
@@ -12,15 +12,20 @@ use mergeyard_run::{
     registry_client::{RegistryAccess, RegistryClient},
 };
 use mergeyard_server::store::Fuse;
-use mergeyard_types::{Digest, ImageRef};
+use mergeyard_types::{Digest, ImageRef, StepId};
 use serde_json::json;
 use sha2::Digest as _;
 use tokio::sync::Notify;
 
-/// How a step of one image goes the next time.
+/// How a step goes the next time.
 #[derive(Debug, Clone)]
 pub enum Act {
+    /// An image is published, a container ends well, a detached one serves.
     Publish,
+    /// A container ends well and puts this out.
+    Output(&'static [(&'static str, &'static str)]),
+    /// A detached container comes up and ends with this when [`Script::stopping`] is rung.
+    Collapse(&'static str),
     /// The user's files are wrong.
     Fail(&'static str),
     /// Nobody's fault, and worth another try.
@@ -30,19 +35,37 @@ pub enum Act {
     Panic,
 }
 
-/// What the steps do. Unless told otherwise, they publish.
+/// What the steps do, and the engine they do it in, which outlives servers: an attempt whose
+/// container is there is found again and not played twice.
 #[derive(Default)]
 pub struct Script {
     acts: Mutex<BTreeMap<String, VecDeque<Act>>>,
     played: Mutex<Vec<String>>,
+    /// How the container of each attempt goes, from its start until its workflow ends.
+    containers: Mutex<BTreeMap<(StepId, u32), Act>>,
+    serving: Mutex<BTreeSet<String>>,
+    given: Mutex<BTreeMap<String, StepJob>>,
     /// Rings when a step has begun to hang.
     pub hanging: Notify,
+    /// Makes what is to collapse do so.
+    pub stopping: Notify,
 }
 
 impl Script {
-    /// The next step that publishes `image` goes like this; may be said several times.
-    pub fn next(&self, image: &str, act: Act) {
-        self.acts.lock().unwrap().entry(image.to_owned()).or_default().push_back(act);
+    /// The next step that publishes the image `name`, or is called that, goes like this; may be said
+    /// several times.
+    pub fn next(&self, name: &str, act: Act) {
+        self.acts.lock().unwrap().entry(name.to_owned()).or_default().push_back(act);
+    }
+
+    /// The detached steps that are followed now.
+    pub fn serving(&self) -> Vec<String> {
+        self.serving.lock().unwrap().iter().cloned().collect()
+    }
+
+    /// What the step of that name was last given.
+    pub fn given(&self, step: &str) -> StepJob {
+        self.given.lock().unwrap().get(step).cloned().unwrap_or_else(|| panic!("`{step}` was not played"))
     }
 
     /// What was really done, in order.
@@ -81,13 +104,62 @@ impl Play for Stage {
 
 impl Stage {
     async fn perform(self, job: StepJob, cx: StepContext) -> StepOutcome {
-        let Action::Image(action) = &job.action else {
-            panic!("only images are played so far, not {}", job.action.name())
+        match &job.action {
+            Action::Image(action) => self.image(action, cx).await,
+            Action::Clone(_) | Action::Container(_) => self.container(job, cx).await,
+        }
+    }
+
+    /// As the real one does: the container of an attempt is made once, whatever happens to servers.
+    async fn container(self, job: StepJob, cx: StepContext) -> StepOutcome {
+        let name = job.name.clone();
+        let known = self.script.containers.lock().unwrap().get(&(job.step, job.attempt)).cloned();
+        let act = match known {
+            Some(act) => act,
+            None => {
+                let act = self.script.take(&name);
+                self.script.containers.lock().unwrap().insert((job.step, job.attempt), act.clone());
+                let deed = if job.detached { "serve" } else { job.action.name() };
+                self.script.note(format!("{deed} {name}"));
+                self.fuse.burn().await;
+                cx.log.note(&format!("playing {name}")).await;
+                act
+            }
         };
+        let detached = job.detached;
+        self.script.given.lock().unwrap().insert(name.clone(), job);
+        match act {
+            Act::Fail(message) => StepOutcome::Failure { message: message.to_owned() },
+            Act::Stumble(message) => StepOutcome::Error { message: message.to_owned(), retry: true },
+            Act::Panic => panic!("the script says so"),
+            Act::Output(outputs) => {
+                let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+                StepOutcome::Success { outputs: outputs.iter().map(own).collect() }
+            }
+            Act::Collapse(message) => {
+                let _serving = Serving::begin(&self.script, &name, &cx);
+                self.script.stopping.notified().await;
+                StepOutcome::Failure { message: message.to_owned() }
+            }
+            Act::Publish if detached => {
+                let _serving = Serving::begin(&self.script, &name, &cx);
+                cx.cancel.cancelled().await;
+                StepOutcome::Cancelled
+            }
+            Act::Publish => StepOutcome::Success { outputs: BTreeMap::new() },
+            Act::Hang => {
+                self.script.hanging.notify_one();
+                cx.cancel.cancelled().await;
+                StepOutcome::Cancelled
+            }
+        }
+    }
+
+    async fn image(self, action: &ImageAction, cx: StepContext) -> StepOutcome {
         let image = format!("{}:{}", action.name, action.version);
         cx.log.note(&format!("playing {image}")).await;
         match self.script.take(action.name.as_str()) {
-            Act::Publish => self.publish(action).await,
+            Act::Publish | Act::Output(_) | Act::Collapse(_) => self.publish(action).await,
             Act::Fail(message) => StepOutcome::Failure { message: message.to_owned() },
             Act::Stumble(message) => StepOutcome::Error { message: message.to_owned(), retry: true },
             Act::Panic => panic!("the script says so"),
@@ -129,6 +201,26 @@ impl Stage {
         let image = ImageRef::tagged(self.registry.host.clone(), action.name.clone(), action.version.clone());
         let outputs = [("image", image.to_string()), ("digest", digest.to_string())];
         StepOutcome::Success { outputs: outputs.map(|(key, value)| (key.to_owned(), value)).into() }
+    }
+}
+
+/// A service that is followed, for as long as it is.
+struct Serving {
+    script: Arc<Script>,
+    name: String,
+}
+
+impl Serving {
+    fn begin(script: &Arc<Script>, name: &str, cx: &StepContext) -> Self {
+        script.serving.lock().unwrap().insert(name.to_owned());
+        cx.ready.notify_one();
+        Self { script: script.clone(), name: name.to_owned() }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.script.serving.lock().unwrap().remove(&self.name);
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use mergeyard_plan::run::{self, Scope};
 use mergeyard_registry as registry;
 use mergeyard_run::registry_client::RegistryAccess;
 use mergeyard_server::{
@@ -15,7 +16,7 @@ use mergeyard_server::{
     github::signature,
     sample::{SampleMerge, SampleRepository, payload},
     serve::{Parts, Server},
-    store::{DeliveryState, Fuse, RunPage},
+    store::{Answered, DeliveryState, Fuse, RunPage},
     workers::Worker,
     yard::Yard,
 };
@@ -109,7 +110,7 @@ impl TestYard {
         let stage =
             Stage { script: self.script.clone(), registry: self.images.access.clone(), fuse: fuse.clone() };
         let parts = Parts { clock: self.clock.clone(), fuse, play: Some(Arc::new(stage)), workers: false };
-        self.server = Some(Server::start(config, parts).await.expect("the server starts"));
+        self.server = Some(Box::pin(Server::start(config, parts)).await.expect("the server starts"));
     }
 
     /// Starts the server anew with another configuration.
@@ -124,6 +125,14 @@ impl TestYard {
         if let Some(server) = self.server.take() {
             server.kill().await;
         }
+    }
+
+    /// Stops the server as a service manager does, and starts another.
+    pub async fn restart(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.stop().await;
+        }
+        self.start(Fuse::endless()).await;
     }
 
     pub fn server(&self) -> &Server {
@@ -208,12 +217,29 @@ impl TestYard {
         let mut busy = true;
         while busy {
             busy = false;
-            for worker in [Worker::Inbox, Worker::Steps, Worker::Outbox] {
+            for worker in [Worker::Inbox, Worker::Steps, Worker::Services, Worker::Outbox] {
                 while worker.turn(yard).await.expect("the database works") {
                     busy = true;
                 }
             }
         }
+        Worker::Ends.turn(yard).await.expect("the database works");
+    }
+
+    /// Answers the open question of a run about a gate, or about the run as a whole.
+    pub async fn answer(&self, run: i64, gate: Option<&str>, approved: bool) -> Answered {
+        let store = &self.yard().store;
+        let asked = store.questions(RunId(run)).await.expect("the database works");
+        let open = asked.iter().filter(|row| row.answer.is_none());
+        let row = open.into_iter().find(|row| gate.is_none_or(|gate| row.gate == gate));
+        let Some(row) = row else { return Answered::NothingAsked };
+        let scope = match (&row.workflow, &row.step) {
+            (_, Some((step, _))) => Scope::Step(*step),
+            (Some((workflow, _)), None) => Scope::Workflow(*workflow),
+            (None, None) => Scope::Run,
+        };
+        let answer = run::Answer { approved, who: "ada".to_owned() };
+        store.answer(RunId(run), scope, answer, self.clock.now()).await.expect("the database works")
     }
 
     pub fn advance(&self, by: Duration) {
@@ -264,6 +290,12 @@ impl TestYard {
                 let axis = workflow.axis.map(|axis| format!("/{axis}")).unwrap_or_default();
                 let why = workflow.why.map(|why| format!(" ({why})")).unwrap_or_default();
                 let _ = writeln!(world, "  {}{axis}: {}{why}", workflow.name, workflow.state);
+                // What is built in has one step, and says nothing that its workflow does not.
+                for step in workflow.steps.iter().filter(|_| workflow.steps.len() > 1) {
+                    let why = step.why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+                    let outputs: String = step.outputs.iter().map(|(k, v)| format!(" {k}={v}")).collect();
+                    let _ = writeln!(world, "    {}: {}{why}{outputs}", step.name, step.state);
+                }
             }
             for image in page.images {
                 let _ = writeln!(

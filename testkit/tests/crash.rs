@@ -5,8 +5,13 @@
 //! from its beginning to the next server, so that every delivery also arrives twice.
 
 use mergeyard_server::store::Fuse;
-use mergeyard_testkit::yard::{TestYard, borrowed, service};
+use mergeyard_testkit::{
+    script::Act,
+    yard::{TestYard, borrowed, service},
+};
 use serde_json::Value;
+
+use crate::life;
 
 /// Deliveries of every kind of ending: published, unchanged, refused, ignored.
 struct Story(Vec<(&'static str, Value)>);
@@ -63,6 +68,59 @@ async fn the_world_is_the_same_wherever_the_server_was_killed() {
         assert_eq!(yard.world().await, world, "killed at moment {moment} of {moments}");
         let published = yard.script.played().iter().filter(|line| line.starts_with("publish")).count();
         assert_eq!(published, 3, "killed at moment {moment}: {:?}", yard.script.played());
+        yard.close().await;
+    }
+}
+
+/// Everything a run can go through: a clone, a service, two steps side by side, outputs, a gate that is
+/// answered, a failure and its handler.
+async fn live(yard: &TestYard) {
+    life::start(yard, &life::pipeline(1)).await;
+    yard.settle().await;
+    yard.answer(1, Some("production"), true).await;
+    yard.settle().await;
+}
+
+fn prepare(yard: &TestYard) {
+    yard.script.next("compile", Act::Output(&[("version", "1.2.3")]));
+    yard.script.next("deploy", Act::Fail("no such host"));
+}
+
+#[tokio::test]
+async fn a_run_with_services_gates_and_handlers_ends_the_same_wherever_the_server_was_killed() {
+    let yard = TestYard::new().await;
+    prepare(&yard);
+    live(&yard).await;
+    let (world, moments) = (yard.world().await, yard.yard().store.moments());
+    let mut played = yard.script.played();
+    played.sort();
+    assert_eq!(
+        life::states(&yard, 1).await,
+        "failure: clone success, db success, compile success, lint success, test success, deploy failure, tell success"
+    );
+    yard.close().await;
+    assert!(moments > 20, "the story has only {moments} moments");
+
+    for moment in 1..=moments {
+        let mut yard = TestYard::new().await;
+        prepare(&yard);
+        yard.kill().await;
+        yard.start(Fuse::of(moment)).await;
+        let server = yard.yard().clone();
+        tokio::select! {
+            () = live(&yard) => {}
+            () = server.store.burnt_out() => {}
+        }
+        drop(server);
+        yard.kill().await;
+        yard.start(Fuse::endless()).await;
+        yard.settle().await;
+        live(&yard).await;
+        assert_eq!(yard.world().await, world, "killed at moment {moment} of {moments}");
+        let mut done = yard.script.played();
+        done.sort();
+        assert_eq!(done, played, "killed at moment {moment}: each container is made once");
+        assert!(yard.script.serving().is_empty(), "killed at moment {moment}");
         yard.close().await;
     }
 }

@@ -7,6 +7,7 @@ mod crash;
 mod deliver;
 mod doctor;
 mod github;
+mod life;
 mod lint;
 mod logs;
 mod real;

@@ -86,7 +86,7 @@ fn the_payload_tells_of_the_repository_as_it_is() {
     let (sample, merge) = sample(&folder);
     let payload = payload::merged_pull_request(&sample.hosted(), &merge);
     let body = serde_json::to_vec(&payload).unwrap();
-    let Event::PullRequestClosed(pull) = Event::from_github("pull_request", &body).unwrap() else { panic!() };
+    let Event::PullRequest(pull) = Event::from_github("pull_request", &body).unwrap() else { panic!() };
     let merged = pull.merge.unwrap();
     assert_eq!((merged.commit, merged.at), (merge.merge, merge.merged_at));
     let clone_url = pull.repository.clone_url.unwrap();

@@ -53,7 +53,7 @@ async fn an_empty_file_becomes_a_database_and_is_one_from_then_on() {
         assert_eq!(ids(&store).await.len(), round + 1);
         store.close().await;
     }
-    assert_eq!(ask(&file, "PRAGMA user_version").await, "1");
+    assert_eq!(ask(&file, "PRAGMA user_version").await, "2");
     assert_eq!(ask(&file, "PRAGMA integrity_check").await, "ok");
 }
 
@@ -62,18 +62,58 @@ async fn a_database_of_a_newer_version_is_refused_and_not_touched() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("db");
     fill(&file, 3).await;
-    ask(&file, "PRAGMA user_version = 2").await;
+    ask(&file, "PRAGMA user_version = 3").await;
     let before = fs::read(&file).unwrap();
     let error = open(&file).await.err().unwrap();
     assert_eq!(
         error.to_string(),
         format!(
-            "the database `{}` was written by a newer mergeyard (schema 2, this one knows 1); \
+            "the database `{}` was written by a newer mergeyard (schema 3, this one knows 2); \
              start that version, or restore a backup",
             file.display()
         )
     );
     assert!(fs::read(&file).unwrap() == before);
+}
+
+#[tokio::test]
+async fn a_database_of_version_1_is_brought_up_and_its_runs_go_on() {
+    const ROWS: &str = r#"
+        INSERT INTO runs (id, key, delivery, forge, repo, known_as, event, branch, commit_sha, hints, merged, title, author, state, created)
+        VALUES (7, 'k', 'd-1', 'github', 'acme/clock', 'acme/clock', 'push', 'develop', '1111111111111111111111111111111111111111',
+                '[]', 1, 'An old one', 'ada', 'running', 1);
+        INSERT INTO workflows (id, run, name, axis, state, why) VALUES (1, 7, 'image', 'a', 'skipped', 'unchanged'), (2, 7, 'image', 'b', 'running', NULL);
+        INSERT INTO steps (id, run, workflow, name, action, timeout, retry, merged, state, ready, not_before, attempt, started, finished)
+        VALUES (1, 7, 2, 'first', '{"uses":"image","with":{"folder":"","name":"clock","version":"1","tree":"0707070707070707070707070707070707070707"}}',
+                1000, 0, 1, 'running', 0, 1, 1, 1, NULL),
+               (2, 7, 2, 'second', '{"uses":"image","with":{"folder":"","name":"clock","version":"2","tree":"0707070707070707070707070707070707070707"}}',
+                1000, 0, 1, 'queued', 0, 1, 0, NULL, NULL);
+        PRAGMA user_version = 1;
+    "#;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("db");
+    let mut old =
+        SqliteConnectOptions::new().filename(&file).create_if_missing(true).connect().await.unwrap();
+    sqlx::raw_sql(include_str!("../../server/src/store/schema/1.sql")).execute(&mut old).await.unwrap();
+    sqlx::raw_sql(ROWS).execute(&mut old).await.unwrap();
+    sqlx::Connection::close(old).await.unwrap();
+
+    let store = open(&file).await.unwrap();
+    let page = store.run_page(RunId(7)).await.unwrap().unwrap();
+    assert_eq!((page.run.title.as_str(), page.workflows[0].state), ("An old one", State::Skipped));
+    assert!(store.claim_step(NOW).await.unwrap().is_none(), "the second follows the first, as it did");
+    let (lease, beat) = store.leases().await.unwrap().remove(0);
+    assert!(store.expire(&lease, beat, NOW).await.unwrap());
+    for name in ["first", "second"] {
+        let job = store.claim_step(NOW).await.unwrap().unwrap();
+        assert_eq!(job.name, name);
+        store.report(&job.lease, success(), NOW).await.unwrap();
+    }
+    let page = store.run_page(RunId(7)).await.unwrap().unwrap();
+    assert_eq!((page.run.state, page.workflows[0].state), (State::Success, State::Skipped));
+    assert_eq!(store.next_run().await.unwrap(), RunId(8));
+    store.close().await;
+    assert_eq!(ask(&file, "PRAGMA foreign_key_check").await, "");
 }
 
 #[tokio::test]
@@ -704,6 +744,13 @@ fn plan(commit: u64, merged_at: Option<Timestamp>, workflows: &[&[&str]]) -> Pla
         author: String::new(),
         number: None,
         supersede: false,
+        id: None,
+        occasion: String::new(),
+        facts: serde_json::json!({}),
+        account: None,
+        fork: false,
+        hold: None,
+        rerun_of: None,
         workflows: workflows.iter().map(workflow).collect(),
     }
 }
@@ -711,10 +758,10 @@ fn plan(commit: u64, merged_at: Option<Timestamp>, workflows: &[&[&str]]) -> Pla
 async fn create(store: &Store, plan: &PlannedRun) -> RunId {
     let id = format!("d-run-{}", plan.commit);
     store.receive(delivery(&id)).await.unwrap();
-    let repository = Repository { id: None, name: plan.repo.clone(), clone_url: None, html_url: None };
+    let repository = Repository::named(plan.repo.clone());
     match store.create_run(&id.parse().unwrap(), 0, &repository, plan, NOW).await.unwrap() {
         Created::Run(run) => run,
-        Created::Already(run) => panic!("{run:?} was there before"),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -102,9 +102,10 @@ impl Site {
 
     pub(crate) async fn run(&self, plan: &PlannedRun) -> RunId {
         let id = self.deliver(&format!("run-{}", plan.commit), "pull_request").await;
-        let repository = Repository { id: None, name: plan.repo.clone(), clone_url: None, html_url: None };
+        let repository = Repository::named(plan.repo.clone());
         match self.pages.store.create_run(&id, 0, &repository, plan, NOW).await.unwrap() {
             Created::Run(run) | Created::Already(run) => run,
+            Created::Overtaken => panic!("this plan has no number"),
         }
     }
 
@@ -176,6 +177,13 @@ pub(crate) fn plan(commit: u64, title: &str) -> PlannedRun {
         author: "octocat".into(),
         number: Some(42),
         supersede: false,
+        id: None,
+        occasion: String::new(),
+        facts: serde_json::json!({}),
+        account: None,
+        fork: false,
+        hold: None,
+        rerun_of: None,
         workflows: vec![PlannedWorkflow {
             rules: WorkflowRules::default(),
             name: "image".into(),

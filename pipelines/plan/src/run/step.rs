@@ -85,6 +85,8 @@ impl Step {
     pub(super) fn counted(&self) -> State {
         match (self.state, self.rules.failure) {
             (State::Failure | State::Error, OnFailure::Ignore) => State::Success,
+            // A service that only waits with the others is no work that goes on.
+            (State::Running, _) if self.up => State::Success,
             (state, _) => state,
         }
     }

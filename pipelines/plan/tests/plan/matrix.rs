@@ -9,7 +9,9 @@ fn points(text: &str) -> Vec<String> {
     let points = points.unwrap_or_else(|findings| panic!("{text}: {findings:?}"));
     points
         .iter()
-        .map(|point| point.iter().map(|(axis, value)| format!("{axis}={value}")).collect::<Vec<_>>().join(" "))
+        .map(|point| {
+            point.iter().map(|(axis, value)| format!("{axis}={value}")).collect::<Vec<_>>().join(" ")
+        })
         .collect()
 }
 
@@ -23,19 +25,15 @@ fn axes_are_sorted_by_name_and_the_last_varies_fastest() {
     let text = "matrix:\n  redis: [2.6, 2.8]\n  go: [go1, '1.20', 1.20]\nsteps: {a: {image: 'go:${go}'}}\n";
     assert_eq!(
         points(text),
-        [
-            "go=go1 redis=2.6",
-            "go=go1 redis=2.8",
-            "go=1.20 redis=2.6",
-            "go=1.20 redis=2.8",
-        ],
+        ["go=go1 redis=2.6", "go=go1 redis=2.8", "go=1.20 redis=2.6", "go=1.20 redis=2.8",],
         "a value that stands there twice is one value, and keeps its zeros"
     );
 }
 
 #[test]
 fn all_combinations_of_four_axes() {
-    let text = "matrix:\n  go: [1, 2]\n  python: [3.2, 3.3]\n  django: [1.7, 1.7.1, 1.7.2]\n  redis: [2.6, 2.8]\n";
+    let text =
+        "matrix:\n  go: [1, 2]\n  python: [3.2, 3.3]\n  django: [1.7, 1.7.1, 1.7.2]\n  redis: [2.6, 2.8]\n";
     let points = points(text);
     assert_eq!(points.len(), 24);
     assert_eq!(points[0], "django=1.7 go=1 python=3.2 redis=2.6");
@@ -50,7 +48,14 @@ fn written_out_points_take_the_place_of_axes() {
 
 #[test]
 fn no_matrix_is_one_point_with_nothing_in_it() {
-    for text in ["", "steps: {}", "steps: {a: {when: {matrix: {go: 1}}}}", "matrix:", "matrix: {}", "image: [${not} yaml: ["] {
+    for text in [
+        "",
+        "steps: {}",
+        "steps: {a: {when: {matrix: {go: 1}}}}",
+        "matrix:",
+        "matrix: {}",
+        "image: [${not} yaml: [",
+    ] {
         assert_eq!(points(text), [""], "{text}");
     }
 }
@@ -79,18 +84,26 @@ fn what_is_no_matrix_is_said_where_it_stands() {
         ("matrix: {\n", 1, 9, "this is not YAML"),
     ] {
         let said = refused(text);
-        assert!(said.starts_with(&format!("build.yml:{line}:{column}: ")) && said.contains(says), "{text}: {said}");
+        assert!(
+            said.starts_with(&format!("build.yml:{line}:{column}: ")) && said.contains(says),
+            "{text}: {said}"
+        );
     }
 }
 
 #[test]
 fn a_million_points_are_refused_before_there_are_any() {
-    let axis = |name: &str| format!("  {name}: [{}]\n", (0..100).map(|i| i.to_string()).collect::<Vec<_>>().join(", "));
+    let axis = |name: &str| {
+        format!("  {name}: [{}]\n", (0..100).map(|i| i.to_string()).collect::<Vec<_>>().join(", "))
+    };
     let started = Instant::now();
     let said = refused(&format!("matrix:\n{}{}{}", axis("a"), axis("b"), axis("c")));
     assert!(said.contains("1000000 points, more than 100"), "{said}");
     let axes: String = (0..64).map(|i| axis(&format!("a{i}"))).collect();
-    assert!(refused(&format!("matrix:\n{axes}")).contains("more than 100"), "and more than any number can count");
+    assert!(
+        refused(&format!("matrix:\n{axes}")).contains("more than 100"),
+        "and more than any number can count"
+    );
     let included = "    - {a: 1}\n".repeat(101);
     assert!(refused(&format!("matrix:\n  include:\n{included}")).contains("101 points"));
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
@@ -100,5 +113,8 @@ fn a_million_points_are_refused_before_there_are_any() {
 fn the_number_of_points_is_configuration() {
     let text = "matrix: {a: [1, 2], b: [1, 2]}";
     assert!(matrix("build.yml", text, &Limits { matrix_points: 3, ..Limits::default() }).is_err());
-    assert_eq!(matrix("build.yml", text, &Limits { matrix_points: 4, ..Limits::default() }).unwrap().len(), 4);
+    assert_eq!(
+        matrix("build.yml", text, &Limits { matrix_points: 4, ..Limits::default() }).unwrap().len(),
+        4
+    );
 }

@@ -26,7 +26,10 @@ fn texts(list: &[Spanned<String>]) -> Vec<&str> {
 }
 
 fn values(list: &[(Spanned<String>, Value)]) -> Value {
-    list.iter().map(|(key, value)| (key.value.clone(), value.clone())).collect::<serde_json::Map<_, _>>().into()
+    list.iter()
+        .map(|(key, value)| (key.value.clone(), value.clone()))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 #[test]
@@ -34,7 +37,10 @@ fn steps_are_a_mapping_in_the_order_of_the_file_or_a_list() {
     let mapping = workflow("steps:\n  b: {image: x}\n  a: {image: y, name: inner}\n");
     assert_eq!(mapping.steps.iter().map(|step| step.name.as_str()).collect::<Vec<_>>(), ["b", "inner"]);
     let list = workflow("steps:\n  - image: x\n  - {name: b, image: y}\n  - {name: '', image: z}\n");
-    assert_eq!(list.steps.iter().map(|step| step.name.as_str()).collect::<Vec<_>>(), ["step-0", "b", "step-2"]);
+    assert_eq!(
+        list.steps.iter().map(|step| step.name.as_str()).collect::<Vec<_>>(),
+        ["step-0", "b", "step-2"]
+    );
 }
 
 #[test]
@@ -47,7 +53,9 @@ fn a_service_is_called_by_its_key_because_that_is_its_host_name() {
 
 #[test]
 fn every_value_knows_its_place() {
-    let workflow = workflow("steps:\n  - name: büild\n    image: golang\n    commands:\n      - make\n      - make test\n");
+    let workflow = workflow(
+        "steps:\n  - name: büild\n    image: golang\n    commands:\n      - make\n      - make test\n",
+    );
     let step = &workflow.steps[0];
     let place = |spanned: &Spanned<String>| (spanned.at.line, spanned.at.column);
     assert_eq!(place(&step.name), (2, 11));
@@ -57,7 +65,9 @@ fn every_value_knows_its_place() {
 
 #[test]
 fn one_text_does_where_a_list_would() {
-    let step = step("commands: make\nentrypoint: [/bin/bash, -c]\ndns: 1.1.1.1\nvolumes: /a:/b\ntmpfs: [/t]\noutputs: version");
+    let step = step(
+        "commands: make\nentrypoint: [/bin/bash, -c]\ndns: 1.1.1.1\nvolumes: /a:/b\ntmpfs: [/t]\noutputs: version",
+    );
     assert_eq!(texts(&step.commands), ["make"]);
     assert_eq!(step.entrypoint, ["/bin/bash", "-c"]);
     assert_eq!((texts(&step.dns), texts(&step.volumes)), (vec!["1.1.1.1"], vec!["/a:/b"]));
@@ -99,14 +109,39 @@ fn settings_keep_what_yaml_makes_of_them_and_their_order() {
 #[test]
 fn plain_words_mean_what_they_meant_to_woodpecker() {
     for (word, meaning) in [
-        ("true", json!(true)), ("True", json!(true)), ("FALSE", json!(false)), ("tRue", json!("tRue")),
-        ("yes", json!("yes")), ("off", json!("off")), ("~", json!(null)), ("Null", json!(null)), ("nil", json!("nil")),
-        ("0777", json!(511)), ("0o17", json!(15)), ("0b101", json!(5)), ("-0x1F", json!(-31)), ("1_000", json!(1000)),
-        ("+5", json!(5)), ("-5", json!(-5)), ("08", json!(8.0)), ("1.5", json!(1.5)), (".5", json!(0.5)),
-        ("1e3", json!(1000.0)), ("6.02e-3", json!(0.00602)), ("18446744073709551615", json!(18446744073709551615u64)),
-        ("-9223372036854775808", json!(i64::MIN)), ("1.2.3", json!("1.2.3")), ("0x", json!("0x")), ("12:30:45", json!("12:30:45")),
-        ("1e", json!("1e")), ("-", json!("-")), ("e3", json!("e3")), ("2026-01-02", json!("2026-01-02")),
-        ("!!str 5", json!("5")), ("\"5\"", json!("5")), ("v1", json!("v1")),
+        ("true", json!(true)),
+        ("True", json!(true)),
+        ("FALSE", json!(false)),
+        ("tRue", json!("tRue")),
+        ("yes", json!("yes")),
+        ("off", json!("off")),
+        ("~", json!(null)),
+        ("Null", json!(null)),
+        ("nil", json!("nil")),
+        ("0777", json!(511)),
+        ("0o17", json!(15)),
+        ("0b101", json!(5)),
+        ("-0x1F", json!(-31)),
+        ("1_000", json!(1000)),
+        ("+5", json!(5)),
+        ("-5", json!(-5)),
+        ("08", json!(8.0)),
+        ("1.5", json!(1.5)),
+        (".5", json!(0.5)),
+        ("1e3", json!(1000.0)),
+        ("6.02e-3", json!(0.00602)),
+        ("18446744073709551615", json!(18446744073709551615u64)),
+        ("-9223372036854775808", json!(i64::MIN)),
+        ("1.2.3", json!("1.2.3")),
+        ("0x", json!("0x")),
+        ("12:30:45", json!("12:30:45")),
+        ("1e", json!("1e")),
+        ("-", json!("-")),
+        ("e3", json!("e3")),
+        ("2026-01-02", json!("2026-01-02")),
+        ("!!str 5", json!("5")),
+        ("\"5\"", json!("5")),
+        ("v1", json!("v1")),
     ] {
         let word = if word == "-" { "'-'" } else { word };
         assert_eq!(values(&step(&format!("settings: {{x: {word}}}")).settings)["x"], meaning, "{word}");
@@ -115,14 +150,24 @@ fn plain_words_mean_what_they_meant_to_woodpecker() {
 
 #[test]
 fn where_a_flag_is_expected_older_words_are_flags() {
-    for (word, flag) in [("yes", true), ("Y", true), ("ON", true), ("no", false), ("n", false), ("'off'", false), ("true", true)] {
+    for (word, flag) in [
+        ("yes", true),
+        ("Y", true),
+        ("ON", true),
+        ("no", false),
+        ("n", false),
+        ("'off'", false),
+        ("true", true),
+    ] {
         assert_eq!(step(&format!("detach: {word}")).detach, flag, "{word}");
     }
 }
 
 #[test]
 fn where_text_is_expected_numbers_stay_as_written() {
-    let workflow = workflow("labels: {version: 1.10, big: true}\nsteps: [{name: 1.0, image: 2.50, commands: [5, true]}]\n");
+    let workflow = workflow(
+        "labels: {version: 1.10, big: true}\nsteps: [{name: 1.0, image: 2.50, commands: [5, true]}]\n",
+    );
     assert_eq!((workflow.labels["version"].as_str(), workflow.labels["big"].as_str()), ("1.10", "true"));
     let step = &workflow.steps[0];
     assert_eq!((step.name.as_str(), step.image.as_ref().unwrap().as_str()), ("1.0", "2.50"));
@@ -142,9 +187,14 @@ fn dependencies_are_names_and_may_be_optional() {
                 b: {image: x, depends_on: a}\n  c: {image: x, depends_on: [a, {name: gone, optional: true}]}\n  d: {image: x}\n";
     let workflow = workflow(text);
     let needs = |step: &Step| {
-        step.depends_on.as_ref().map(|needs| needs.iter().map(|need| (need.name.value.clone(), need.optional)).collect::<Vec<_>>())
+        step.depends_on.as_ref().map(|needs| {
+            needs.iter().map(|need| (need.name.value.clone(), need.optional)).collect::<Vec<_>>()
+        })
     };
-    assert_eq!(workflow.depends_on.iter().map(|need| (need.name.as_str(), need.optional)).collect::<Vec<_>>(), [("lint", false), ("docs", true)]);
+    assert_eq!(
+        workflow.depends_on.iter().map(|need| (need.name.as_str(), need.optional)).collect::<Vec<_>>(),
+        [("lint", false), ("docs", true)]
+    );
     assert_eq!(needs(&workflow.steps[0]), Some(vec![]), "an empty list is not the same as none");
     assert_eq!(needs(&workflow.steps[1]), Some(vec![("a".into(), false)]));
     assert_eq!(needs(&workflow.steps[2]), Some(vec![("a".into(), false), ("gone".into(), true)]));
@@ -161,11 +211,23 @@ fn conditions_of_every_form() {
     .when;
     assert_eq!(when.len(), 2);
     assert_eq!((when[0].at.line, when[0].at.column), (5, 9));
-    assert_eq!(when[0].event.iter().map(|kind| kind.value).collect::<Vec<_>>(), [EventKind::Push, EventKind::PullRequestMerged]);
-    assert_eq!((texts(&when[0].branch.include), texts(&when[0].branch.exclude)), (vec!["main"], vec!["feature/*", "v**"]));
+    assert_eq!(
+        when[0].event.iter().map(|kind| kind.value).collect::<Vec<_>>(),
+        [EventKind::Push, EventKind::PullRequestMerged]
+    );
+    assert_eq!(
+        (texts(&when[0].branch.include), texts(&when[0].branch.exclude)),
+        (vec!["main"], vec!["feature/*", "v**"])
+    );
     assert_eq!(texts(&when[0].repo.include), ["a/b"]);
-    assert_eq!((texts(&when[1].cron.include), texts(&when[1].git_ref.include)), (vec!["nightly"], vec!["refs/tags/v*"]));
-    assert_eq!((texts(&when[1].instance.include), texts(&when[1].platform.include)), (vec!["a", "b"], vec!["linux/*"]));
+    assert_eq!(
+        (texts(&when[1].cron.include), texts(&when[1].git_ref.include)),
+        (vec!["nightly"], vec!["refs/tags/v*"])
+    );
+    assert_eq!(
+        (texts(&when[1].instance.include), texts(&when[1].platform.include)),
+        (vec!["a", "b"], vec!["linux/*"])
+    );
     assert_eq!(when[1].status.iter().map(|status| status.value).collect::<Vec<_>>(), [Status::Failure]);
     assert_eq!(when[1].evaluate.as_ref().unwrap().as_str(), "CI_X == \"1\"");
     assert_eq!((when[0].local, when[1].local), (None, Some(false)));
@@ -198,7 +260,10 @@ fn top_level_keys() {
          clone: {git: {settings: {depth: 50, tags: true}}}\nsteps: {a: {image: *image}}\n",
     );
     assert_eq!(workflow.when[0].event[0].value, EventKind::Push);
-    assert_eq!((workflow.workspace.base.as_deref(), workflow.workspace.path.as_deref()), (Some("/go"), Some("src/app")));
+    assert_eq!(
+        (workflow.workspace.base.as_deref(), workflow.workspace.path.as_deref()),
+        (Some("/go"), Some("src/app"))
+    );
     assert!(workflow.skip_clone);
     assert_eq!(workflow.labels["platform"].as_str(), "linux/arm64");
     assert_eq!(workflow.concurrency, Some(Concurrency { limit: 2, group: Some("deploy".into()) }));
@@ -209,7 +274,8 @@ fn top_level_keys() {
 
 #[test]
 fn concurrency_in_short_and_switched_off() {
-    let concurrency = |text: &str| workflow(&format!("concurrency: {text}\nsteps: {{a: {{image: x}}}}\n")).concurrency;
+    let concurrency =
+        |text: &str| workflow(&format!("concurrency: {text}\nsteps: {{a: {{image: x}}}}\n")).concurrency;
     assert_eq!(concurrency("1"), Some(Concurrency { limit: 1, group: None }));
     assert_eq!(concurrency("0"), None);
 }
@@ -228,13 +294,19 @@ fn what_mergeyard_adds() {
     assert_eq!(build.uses.as_ref().unwrap().as_str(), "image");
     assert_eq!(values(&build.with), json!({"folder": "api"}));
     assert_eq!((build.timeout.as_ref().unwrap().value, build.retry), (Duration::from_secs(90), 2));
-    assert_eq!((texts(&build.outputs), build.approve.as_ref().unwrap().as_str()), (vec!["version", "digest"], "staging"));
+    assert_eq!(
+        (texts(&build.outputs), build.approve.as_ref().unwrap().as_str()),
+        (vec!["version", "digest"], "staging")
+    );
     assert_eq!(texts(&workflow.steps[1].cache), ["node_modules", "~/.npm"]);
     assert_eq!(workflow.steps[1].timeout.as_ref().unwrap().value, Duration::from_secs(7200));
 
     let ready: Vec<_> = workflow.services.iter().map(|service| service.ready.clone().unwrap()).collect();
     assert_eq!(ready[0].probe, Probe::Command(vec!["/bin/sh".into(), "-c".into(), "pg_isready".into()]));
-    assert_eq!((&ready[1].probe, ready[0].timeout, ready[1].timeout), (&Probe::Port(5672), Duration::from_secs(30), Duration::from_secs(60)));
+    assert_eq!(
+        (&ready[1].probe, ready[0].timeout, ready[1].timeout),
+        (&Probe::Port(5672), Duration::from_secs(30), Duration::from_secs(60))
+    );
     assert_eq!(ready[2].probe, Probe::Command(vec!["curl".into(), "-f".into(), "localhost".into()]));
 
     let inputs = &workflow.inputs;
@@ -251,7 +323,10 @@ fn mappings_are_merged_and_what_is_written_wins() {
                 three:\n    <<: [*env, *base]\n    commands:\n      - <<: *cmds\n      - hostname\n  four: *base\n";
     let workflow = workflow(text);
     let image = |i: usize| workflow.steps[i].image.as_ref().unwrap().as_str();
-    assert_eq!([image(0), image(1), image(2), image(3)], ["golang:1.19", "golang:latest", "golang:1.19", "golang:1.19"]);
+    assert_eq!(
+        [image(0), image(1), image(2), image(3)],
+        ["golang:1.19", "golang:latest", "golang:1.19", "golang:1.19"]
+    );
     assert_eq!(texts(&workflow.steps[1].commands), ["go version", "whoami"]);
     assert_eq!(texts(&workflow.steps[2].commands), ["go version", "whoami", "hostname"]);
     assert_eq!(values(&workflow.steps[2].environment), json!({"A": "1"}));
@@ -269,7 +344,9 @@ fn lists_are_spliced_into_lists() {
 
 #[test]
 fn a_step_in_a_list_may_be_nothing_but_a_merged_mapping() {
-    let workflow = workflow("variables: {a: &a {name: a, image: x}, b: &b {image: y, pull: true}}\nsteps:\n  - <<: *a\n  - <<: [*b]\n    name: b\n");
+    let workflow = workflow(
+        "variables: {a: &a {name: a, image: x}, b: &b {image: y, pull: true}}\nsteps:\n  - <<: *a\n  - <<: [*b]\n    name: b\n",
+    );
     assert_eq!((workflow.steps[0].name.as_str(), workflow.steps[1].pull), ("a", true));
 }
 
@@ -282,7 +359,9 @@ fn anchors_are_taken_from_anywhere_above_and_the_last_one_counts() {
 
 #[test]
 fn multi_line_texts() {
-    let step = step("commands:\n  - |\n    if true; then\n      echo a\n    fi\n  - >-\n    folded\n    text\n  - \"a: \\\"b\\\"\"");
+    let step = step(
+        "commands:\n  - |\n    if true; then\n      echo a\n    fi\n  - >-\n    folded\n    text\n  - \"a: \\\"b\\\"\"",
+    );
     assert_eq!(texts(&step.commands), ["if true; then\n  echo a\nfi\n", "folded text", "a: \"b\""]);
 }
 

@@ -183,7 +183,20 @@ fn a_value_is_data_and_not_looked_at_again() {
 
 #[test]
 fn what_is_no_expression_is_refused_with_its_place_and_a_way_out() {
-    for text in ["${", "${}", "${a", "${a b}", "${a[@]}", "${#}", "${#a:1}", "${a+b}", "${a:}", "${a/b}\n/", "${a#}", "${!a}"] {
+    for text in [
+        "${",
+        "${}",
+        "${a",
+        "${a b}",
+        "${a[@]}",
+        "${#}",
+        "${#a:1}",
+        "${a+b}",
+        "${a:}",
+        "${a/b}\n/",
+        "${a#}",
+        "${!a}",
+    ] {
         let finding = refused(&format!("steps:\n  ö ${{two}} {text}"));
         assert_eq!((finding.line, finding.column, finding.code), (2, 12, "substitution"), "{text}");
         assert!(finding.message.contains("`$$`"), "{finding}");
@@ -204,12 +217,22 @@ fn no_expression_takes_long_or_grows_without_end() {
     let long = "ab".repeat(32 * 1024);
     let lookup = |_: &str| Some(long.clone());
     for expression in [
-        "${a}", "${a##*a*b*a*b*c}", "${a%%*b*a*c}", "${a//a/${a}}", "${a//${nothing}/${a}}", "${a:-${a}${a}}", "${a^^}",
+        "${a}",
+        "${a##*a*b*a*b*c}",
+        "${a%%*b*a*c}",
+        "${a//a/${a}}",
+        "${a//${nothing}/${a}}",
+        "${a:-${a}${a}}",
+        "${a^^}",
         "${a/#[a-z]*/x}",
     ] {
         let started = Instant::now();
         let output = substitute("build.yml", &expression.repeat(2000), &lookup);
-        assert!(output.is_err(), "{expression} was allowed {} bytes", output.map_or(0, |output| output.len()));
+        assert!(
+            output.is_err(),
+            "{expression} was allowed {} bytes",
+            output.map_or(0, |output| output.len())
+        );
         assert!(started.elapsed() < Duration::from_secs(5), "{expression} took {:?}", started.elapsed());
     }
 }

@@ -138,7 +138,10 @@ fn what_is_known_of_a_run_is_in_the_environment_and_nothing_else() {
 #[test]
 fn a_pull_request_and_the_run_before_have_variables_of_their_own() {
     let mut facts = pull_request(false);
-    facts.previous = Some((PipelineFacts { number: RunId(6), status: "failure".into(), ..pipeline(EventKind::Push) }, commit()));
+    facts.previous = Some((
+        PipelineFacts { number: RunId(6), status: "failure".into(), ..pipeline(EventKind::Push) },
+        commit(),
+    ));
     facts.pipeline.event = EventKind::PullRequestMerged;
     facts.commit.pull_request.as_mut().unwrap().merged = true;
     let all = environment::of_run(&facts);
@@ -175,8 +178,13 @@ fn what_only_the_start_of_a_step_knows_comes_last() {
         workspace: "/woodpecker/src/git.example.org/acme/clock",
         url: "https://ci.example.org/runs/7#test",
     };
-    let start =
-        Start { at: Timestamp(5_000), run_started: Some(Timestamp(3_999)), failed: true, output: Some("/run/output"), script: None };
+    let start = Start {
+        at: Timestamp(5_000),
+        run_started: Some(Timestamp(3_999)),
+        failed: true,
+        output: Some("/run/output"),
+        script: None,
+    };
     let all = environment::at_start(&facts(), &place, &start);
     for (name, value) in [
         ("CI_STEP_STARTED", "5"),
@@ -214,7 +222,10 @@ fn a_runner_fits_when_it_has_every_label_that_has_a_value() {
             of(&[("gpu", "false")]),
             Err("it needs a runner with `gpu: false`, and this one has `gpu: true`".to_owned()),
         ),
-        (of(&[("disk", "fast")]), Err("it needs a runner with the label `disk: fast`, and there is none".to_owned())),
+        (
+            of(&[("disk", "fast")]),
+            Err("it needs a runner with the label `disk: fast`, and there is none".to_owned()),
+        ),
     ] {
         assert_eq!(labels::fits(&workflow, &runner), expected);
     }
@@ -248,7 +259,10 @@ fn an_output_in_a_command_is_data_whatever_it_says() {
         "cat <<END\n${{ steps.build.outputs.version }}\nEND",
         "# don't mind\necho ${{ steps.build.outputs.version }}",
     ]);
-    outputs::fill(&mut action, &|step, key| (step == "build" && key == "version").then(|| hostile.to_owned())).unwrap();
+    outputs::fill(&mut action, &|step, key| {
+        (step == "build" && key == "version").then(|| hostile.to_owned())
+    })
+    .unwrap();
     let Action::Container(container) = action else { unreachable!() };
     assert_eq!(
         container.commands,
@@ -284,7 +298,8 @@ fn outputs_are_put_into_values_and_what_is_missing_is_named() {
     let Action::Container(inner) = &mut action else { unreachable!() };
     inner.image = "registry/app:${{ steps.build.outputs.version }}".into();
     inner.settings = BTreeMap::from([("tags".into(), json!(["${{ steps.build.outputs.version }}", 1]))]);
-    let filled = |action: &mut Action, value: Option<&str>| outputs::fill(action, &|_, _| value.map(str::to_owned));
+    let filled =
+        |action: &mut Action, value: Option<&str>| outputs::fill(action, &|_, _| value.map(str::to_owned));
     assert_eq!(
         filled(&mut action.clone(), None),
         Err("step `build` wrote no output `version`; write `version=…` to `$CI_OUTPUT` there".to_owned())

@@ -127,10 +127,8 @@ fn each_key_compares_what_it_is_named_after() {
 
 #[test]
 fn the_matrix_is_a_question_of_steps() {
-    let when = [When {
-        matrix: BTreeMap::from([("GO".to_owned(), at(6, "1.*".to_owned()))]),
-        ..When::default()
-    }];
+    let when =
+        [When { matrix: BTreeMap::from([("GO".to_owned(), at(6, "1.*".to_owned()))]), ..When::default() }];
     let at_point = |version: &str| {
         let point = Point::from([("GO".to_owned(), version.to_owned())]);
         matches!(asked(&when, &facts(), Some(&point)), Answer::Runs { .. })
@@ -142,7 +140,8 @@ fn the_matrix_is_a_question_of_steps() {
 
 #[test]
 fn success_is_implied_and_failure_has_to_be_listed_by_an_item_that_holds() {
-    let status = |listed: &[Status]| When { status: listed.iter().map(|s| at(5, *s)).collect(), ..When::default() };
+    let status =
+        |listed: &[Status]| When { status: listed.iter().map(|s| at(5, *s)).collect(), ..When::default() };
     let elsewhere = |listed: &[Status]| When { branch: constraint(&["other"], &[]), ..status(listed) };
     for (when, success, failure) in [
         (vec![], true, false),
