@@ -20,6 +20,7 @@ use crate::{
 };
 
 #[derive(clap::Args)]
+#[group(id = "rehearsal")]
 pub(super) struct Args {
     /// The repository, or a folder in it
     #[arg(default_value = ".", value_hint = ValueHint::DirPath)]

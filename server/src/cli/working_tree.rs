@@ -25,8 +25,6 @@ pub(super) enum WorkingTreeError {
 /// What lies in a folder, ready to be fetched.
 #[derive(Debug)]
 pub(super) struct WorkingTree {
-    /// Where the files are.
-    pub(super) root: PathBuf,
     /// The bare repository with the commit.
     pub(super) repository: PathBuf,
     pub(super) name: RepoName,
@@ -66,7 +64,6 @@ impl WorkingTree {
         Ok(Self {
             name: real.as_ref().and_then(origin).unwrap_or_else(|| name_of(&root)),
             repository: place.to_owned(),
-            root,
             branch: written.branch,
             commit: written.commit,
             before: written.before,
