@@ -176,7 +176,7 @@ fn name_of(root: &Path) -> RepoName {
         .unwrap_or_else(|_| "local/repository".parse().expect("a name that is written here is one"))
 }
 
-fn text<'a, E>(text: Result<&'a str, E>) -> &'a str {
+fn text<E>(text: Result<&str, E>) -> &str {
     text.unwrap_or_default()
 }
 
