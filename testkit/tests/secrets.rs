@@ -207,7 +207,10 @@ fn the_configuration_says_whose_each_secret_is() {
         ("[[secret]]\nname = 'a b'\nvalue = 'hunter22'\nglobal = true", "`secret[0].name`"),
         ("[[secret]]\nname = 'a'\nvalue = 'hunter22'\norg = 'x/y'", "`secret[0].org`"),
         ("[[secret]]\nname = 'a'\nvalue = ''\nglobal = true", "the value is empty"),
-        ("[[secret]]\nname = 'a'\nvalue = 'hunter22'\nglobal = true\nevents = ['pushed']", "events"),
+        (
+            "[[secret]]\nname = 'a'\nvalue = 'hunter22'\nglobal = true\nevents = ['pushed']",
+            "unknown variant `pushed`",
+        ),
         ("[[secret]]\nname = 'a'\nvalue = 'hunter22'\nglobal = true\nevent = ['push']", "unknown"),
         (
             "[[secret]]\nname = 'a'\nvalue = 'hunter22'\nglobal = true\n[[secret]]\nname = 'A'\nvalue = 'b'\nglobal = true",

@@ -172,11 +172,11 @@ impl<'t> Check<'t> {
     }
 
     fn user(&mut self, last: &Stage<'_, '_>) {
-        let users = last.instructions.iter().filter_map(|instruction| match instruction {
+        let mut users = last.instructions.iter().filter_map(|instruction| match instruction {
             Instruction::User(user) => Some(user),
             _ => None,
         });
-        match users.last() {
+        match users.next_back() {
             None => self.warn(
                 last.from.from.span.start,
                 "dockerfile-no-user",
