@@ -13,6 +13,7 @@ mod registry_alone;
 mod registry_upkeep;
 mod robots;
 mod sigkill;
+mod tocos;
 
 use std::{
     fmt::Write as _,

@@ -48,7 +48,10 @@ async fn the_example_is_tested_built_tried_approved_and_goes_live() {
     assert_eq!(state(&waits, "deliver", "smoke"), "success", "{waits:#}");
     let log = yard.log(&waits).await;
     assert!(log.contains("smoke: 3 users, 2 coins, version 0.1.0"), "{log}");
-    assert!(yard.http.get(format!("http://127.0.0.1:{port}/healthz")).send().await.is_err(), "it is not live yet");
+    assert!(
+        yard.http.get(format!("http://127.0.0.1:{port}/healthz")).send().await.is_err(),
+        "it is not live yet"
+    );
 
     yard.mergeyard(&["approve", "1", "production"]).await.good();
     let run = yard.finished(1).await;

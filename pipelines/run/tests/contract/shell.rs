@@ -25,7 +25,10 @@ impl Play for Shell {
                     if let Some(code) =
                         perform(command, &job, &cx, &mut outputs).await.filter(|code| *code != 0)
                     {
-                        return StepOutcome::Exited { code: code.into(), message: format!("exit code {code}") };
+                        return StepOutcome::Exited {
+                            code: code.into(),
+                            message: format!("exit code {code}"),
+                        };
                     }
                 }
             }

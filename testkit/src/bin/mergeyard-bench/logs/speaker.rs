@@ -74,7 +74,7 @@ async fn start(server: &Server, number: u64, speech: &Speech) -> Result<(), Fail
     let id = delivery.id.clone();
     store.receive(delivery).await?;
     let plan = plan(number, speech)?;
-    let repository = Repository { id: None, name: plan.repo.clone(), clone_url: None, html_url: None };
+    let repository = Repository::named(plan.repo.clone());
     store.create_run(&id, 0, &repository, &plan, now).await?;
     server.yard.wake.steps.notify_waiters();
     Ok(())
@@ -104,6 +104,7 @@ fn plan(number: u64, speech: &Speech) -> Result<PlannedRun, Failed> {
         steps: vec![step],
     };
     Ok(PlannedRun {
+        id: None,
         forge: Forge::Git,
         repo: "acme/notes".parse()?,
         known_as: "acme/notes".parse()?,
@@ -118,6 +119,12 @@ fn plan(number: u64, speech: &Speech) -> Result<PlannedRun, Failed> {
         author: String::new(),
         number: None,
         supersede: false,
+        occasion: String::new(),
+        facts: serde_json::json!({}),
+        account: None,
+        fork: false,
+        hold: None,
+        rerun_of: None,
         workflows: vec![workflow],
     })
 }
