@@ -122,6 +122,10 @@ pub fn main() -> ExitCode {
         Command::Registry(command) => command.serves(),
         _ => false,
     };
+    if !verbose {
+        // `mergeyard … | head` ends like any other program: without a word.
+        sigpipe::reset();
+    }
     start_tracing(if verbose { "info" } else { "warn" });
     raise_descriptor_limit();
     // One provider for every TLS connection of the process, chosen before the first.

@@ -63,8 +63,9 @@ async fn the_example_is_tested_built_tried_approved_and_goes_live() {
     assert_eq!(list_of(&run["images"]).len(), 1, "{run:#}");
 
     let left = async || {
-        let listed = process::run(tool("docker").args(["ps", "-aq", "--filter", "label=mergeyard.workflow"]));
-        listed.await.good().trim().is_empty().then_some(())
+        let mut list = tool("docker");
+        let listed = process::run(list.args(["ps", "-aq", "--filter", "label=mergeyard.workflow"])).await;
+        listed.good().trim().is_empty().then_some(())
     };
     until("nothing is left of the pipeline in the engine", left).await;
     yard.stop().await;

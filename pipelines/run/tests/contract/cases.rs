@@ -25,7 +25,7 @@ pub(crate) async fn a_step_that_fails_says_its_exit_code_and_goes_no_further(ste
     for code in [1, 3, 125] {
         let exit = format!("exit {code}");
         let (outcome, said) = steps.run(steps.commands(&["echo one", &exit, "echo two"])).await;
-        assert_eq!(outcome, failure(&format!("exit code {code}")));
+        assert_eq!(outcome, exited(code));
         assert_eq!(said, ["+ echo one", "one", &format!("+ {exit}")]);
     }
 }
