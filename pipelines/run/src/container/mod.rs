@@ -105,7 +105,7 @@ impl ContainerStep<'_> {
     /// Makes the container and all it stands on; false when it is there and was started already.
     async fn make(&self) -> Result<bool, StepFault> {
         let (docker, engine) = (self.docker, &self.docker.engine);
-        let body = body::body(engine, &docker.containers, self.job, self.action, &self.epilogue)?;
+        let body = body::body(docker, self.job, self.action, &self.epilogue)?;
         if self.job.attempt > 1 {
             engine.remove_attempts(self.job.step, self.job.attempt).await?;
         }
