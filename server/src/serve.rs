@@ -83,7 +83,13 @@ pub struct Parts {
 
 impl Default for Parts {
     fn default() -> Self {
-        Self { clock: Clock::System, fuse: Arc::new(Fuse::endless()), play: None, caches_of: None, workers: true }
+        Self {
+            clock: Clock::System,
+            fuse: Arc::new(Fuse::endless()),
+            play: None,
+            caches_of: None,
+            workers: true,
+        }
     }
 }
 

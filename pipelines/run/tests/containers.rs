@@ -621,8 +621,8 @@ async fn caches_of_one_name_are_found_by_whoever_comes_next() {
     let second = next();
     assert_eq!(second.said_by(cached(&second, "cat /cache/file", "acme/clock main")).await, ["kept"]);
     second.said_by(cached(&second, "touch /cache/file", "acme/clock other")).await;
-    second.end().await;
     assert_eq!(steps::caches_of(&second.owner).await.len(), 0);
+    second.end().await;
     assert_eq!(steps::caches_of(&of).await.len(), 2);
     next().executor.tidy().await.unwrap();
     assert_eq!(steps::caches_of(&of).await.len(), 1, "the oldest beyond the limit goes, whoever made it");

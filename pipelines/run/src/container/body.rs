@@ -173,7 +173,10 @@ fn log_config(limits: &ContainerLimits) -> HostConfigLogConfig {
 
 fn cache_mount(docker: &Docker, cache: &Cache) -> Mount {
     let owner = docker.owner_of_caches();
-    let labels = HashMap::from([(OWNER_LABEL.to_owned(), owner.to_owned()), (CACHE_LABEL.to_owned(), cache.key.clone())]);
+    let labels = HashMap::from([
+        (OWNER_LABEL.to_owned(), owner.to_owned()),
+        (CACHE_LABEL.to_owned(), cache.key.clone()),
+    ]);
     Mount {
         typ: Some(MountType::VOLUME),
         source: Some(cache_name(owner, &format!("{}\0{}", cache.key, cache.path))),

@@ -228,7 +228,6 @@ impl Engine {
             other => self.checked(&format!("remove volume {name}"), other).await,
         }
     }
-
 }
 
 /// The volume that keeps one cache of an owner.
