@@ -7,6 +7,7 @@
 #   scripts/bench.sh ingest            webhooks received, beside Debian's `webhook`
 #   scripts/bench.sh publish           merge to digest, beside `docker build` and `docker push` by hand
 #   scripts/bench.sh pages             memory, start-up and pages with many past runs
+#   scripts/bench.sh plan              500 steps in 50 workflows planned, in this process
 #   scripts/bench.sh registry          images pushed and pulled, beside Debian's `docker-registry`
 #   scripts/bench.sh steps             steps of a workflow, beside `docker run --rm` by hand
 #   scripts/bench.sh logs              lines from a step to a browser, and a million of them kept

@@ -69,19 +69,27 @@ pub enum ServeError {
     Pattern,
 }
 
-/// What a test may put in the place of the real thing.
+/// What a test, or a server for one command, puts in the place of the real thing.
 pub struct Parts {
     pub clock: Clock,
     pub fuse: Arc<Fuse>,
     /// Plays steps in the place of an engine.
     pub play: Option<Arc<dyn Play>>,
+    /// Whose caches the steps of pipelines find; `None`: those of the data directory.
+    pub caches_of: Option<String>,
     /// Whether workers work by themselves.
     pub workers: bool,
 }
 
 impl Default for Parts {
     fn default() -> Self {
-        Self { clock: Clock::System, fuse: Arc::new(Fuse::endless()), play: None, workers: true }
+        Self {
+            clock: Clock::System,
+            fuse: Arc::new(Fuse::endless()),
+            play: None,
+            caches_of: None,
+            workers: true,
+        }
     }
 }
 
@@ -110,7 +118,8 @@ impl Server {
         let listener = bind("the pages and webhooks", config.http.listen, "http.listen")?;
         let place = RegistryPlace::open(&config, &data, &closing)?;
         let address = listener.local_addr().unwrap_or(config.http.listen);
-        let yard = Arc::new(yard(&config, &data, store, &place.access, parts.clock, parts.play)?);
+        let Parts { clock, fuse: _, play, caches_of, workers } = parts;
+        let yard = Arc::new(yard(&config, &data, store, &place.access, clock, (play, caches_of))?);
         leases::release_all(&yard).await?;
         let pages = Pages {
             store: yard.store.clone(),
@@ -134,14 +143,14 @@ impl Server {
         let closed = closing.clone().cancelled_owned();
         let http = tokio::spawn(registry::serve_app(listener, app, tls, limits(), closed));
         let stopping = CancellationToken::new();
-        if parts.workers {
+        if workers {
             // Before anything new is started, so that it cannot be taken for what a crash left.
             let sweep = tokio::time::timeout(LONGEST_SWEEP, ends::sweep(&yard));
             if sweep.await.is_err() {
                 warn!("the engine does not answer; what a crash left in it stays until the next start");
             }
         }
-        let workers = if parts.workers { workers::start(&yard, &stopping) } else { TaskTracker::new() };
+        let workers = if workers { workers::start(&yard, &stopping) } else { TaskTracker::new() };
         workers.close();
         info!(%address, registry = %place.access.host, "mergeyard is ready");
         let mut listeners = vec![http];
@@ -242,7 +251,7 @@ fn yard(
     store: Store,
     access: &RegistryAccess,
     clock: Clock,
-    play: Option<Arc<dyn Play>>,
+    (play, caches_of): (Option<Arc<dyn Play>>, Option<String>),
 ) -> Result<Yard, ServeError> {
     let git = GitCache::new(data.git(), GitLimits::default())?;
     let registry = Arc::new(RegistryClient::new(access.clone())?);
@@ -250,7 +259,9 @@ fn yard(
         Some(play) => Executor::Scripted(Scripted { play, git, registry }),
         None => {
             let engine = Engine::at(&config.engine.host).owned_by(data.id()?);
-            Executor::Docker(docker(config, git, engine, registry))
+            let mut docker = docker(config, git, engine, registry);
+            docker.caches_of = caches_of;
+            Executor::Docker(docker)
         }
     };
     let github = match &config.github.token {
@@ -315,6 +326,6 @@ fn docker(config: &Config, git: GitCache, engine: Engine, registry: Arc<Registry
 }
 
 /// This machine's name, by the kernel. Elsewhere than on Linux it has none here.
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }

@@ -109,7 +109,13 @@ impl TestYard {
         let config = Config::from_table(self.config.clone()).expect("the test's configuration is right");
         let stage =
             Stage { script: self.script.clone(), registry: self.images.access.clone(), fuse: fuse.clone() };
-        let parts = Parts { clock: self.clock.clone(), fuse, play: Some(Arc::new(stage)), workers: false };
+        let parts = Parts {
+            clock: self.clock.clone(),
+            fuse,
+            play: Some(Arc::new(stage)),
+            caches_of: None,
+            workers: false,
+        };
         self.server = Some(Box::pin(Server::start(config, parts)).await.expect("the server starts"));
     }
 

@@ -96,6 +96,9 @@ pub struct Docker {
     /// For the containers of steps, as `limits` and `network` are for builds.
     pub containers: ContainerLimits,
     pub step_network: StepNetwork,
+    /// Whose caches are found and kept; `None`: the engine's owner's. A server that is gone after one
+    /// run has no name of its own under which the next could find them.
+    pub caches_of: Option<String>,
     /// Caches that are kept; the oldest beyond go.
     pub most_caches: usize,
     pub(crate) places: container::Places,
@@ -245,7 +248,7 @@ impl Executor {
     pub async fn tidy(&self) -> Result<(), EngineError> {
         if let Executor::Docker(docker) = self {
             let images = docker.engine.keep_newest(&docker.registry.access().host).await?;
-            let caches = docker.engine.keep_caches(docker.most_caches).await?;
+            let caches = docker.engine.keep_caches(docker.owner_of_caches(), docker.most_caches).await?;
             tracing::debug!(images, caches, "let go of older versions and caches in the engine");
         }
         Ok(())
@@ -279,11 +282,16 @@ impl Docker {
             builder: None,
             containers: ContainerLimits::default(),
             step_network: StepNetwork::default(),
+            caches_of: None,
             most_caches: MOST_CACHES,
             places: container::Places::default(),
             one_pull_per_image: KeyedLock::default(),
             one_build_per_tag: KeyedLock::default(),
         }
+    }
+
+    pub(crate) fn owner_of_caches(&self) -> &str {
+        self.caches_of.as_deref().unwrap_or(&self.engine.namespace)
     }
 
     /// Two builds of one tag wait for each other; the second then finds what the first published.

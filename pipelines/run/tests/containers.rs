@@ -602,6 +602,34 @@ async fn a_cache_outlives_its_workflow_and_keys_do_not_mix() {
 }
 
 #[tokio::test]
+async fn caches_of_one_name_are_found_by_whoever_comes_next() {
+    let of = format!("one-user-{}", uuid::Uuid::new_v4().simple());
+    let next = || {
+        Steps::with(|docker| {
+            docker.caches_of = Some(of.clone());
+            docker.most_caches = 1;
+        })
+    };
+    let cached = |steps: &Steps, command: &str, key: &str| {
+        with(steps.commands(&[command]), |action| {
+            action.caches = vec![Cache { path: "/cache".to_owned(), key: key.to_owned() }];
+        })
+    };
+    let first = next();
+    first.said_by(cached(&first, "echo kept > /cache/file", "acme/clock main")).await;
+    first.end().await;
+    let second = next();
+    assert_eq!(second.said_by(cached(&second, "cat /cache/file", "acme/clock main")).await, ["kept"]);
+    second.said_by(cached(&second, "touch /cache/file", "acme/clock other")).await;
+    assert_eq!(steps::caches_of(&second.owner).await.len(), 0);
+    second.end().await;
+    assert_eq!(steps::caches_of(&of).await.len(), 2);
+    next().executor.tidy().await.unwrap();
+    assert_eq!(steps::caches_of(&of).await.len(), 1, "the oldest beyond the limit goes, whoever made it");
+    steps::remove_caches(&of).await;
+}
+
+#[tokio::test]
 async fn a_secret_is_masked_however_it_is_printed() {
     let steps = Steps::new();
     let mut job = steps.commands(&[

@@ -3,7 +3,7 @@
 //! Both are the server itself, on a data directory that is gone afterwards, told to fetch from
 //! the working tree. So what they say and do is what the server would.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, os::unix::fs::MetadataExt, path::PathBuf};
 
 use clap::ValueHint;
 use mergeyard_plan::event::{EventKind, Rehearsal};
@@ -15,7 +15,7 @@ use super::{Failed, home::Home, working_tree::WorkingTree};
 use crate::{
     config::Config,
     payload,
-    serve::{Parts, Server},
+    serve::{self, Parts, Server},
     store::{Delivery, Source},
 };
 
@@ -58,7 +58,8 @@ impl Stage {
         let tree = tokio::task::spawn_blocking(move || WorkingTree::look(&folder, &place)).await??;
         let rehearsal = rehearsal(&args, &tree)?;
         let config = configuration(&args, &home, &tree, further)?;
-        let server = Server::start(config, Parts { workers, ..Parts::default() }).await?;
+        let parts = Parts { workers, caches_of: Some(owner_of_caches(&home)?), ..Parts::default() };
+        let server = Server::start(config, parts).await?;
         Ok(Self { server, tree, rehearsal, _home: home })
     }
 
@@ -97,6 +98,13 @@ fn rehearsal(args: &Args, tree: &WorkingTree) -> Result<Rehearsal, Failed> {
         inputs: inputs(&args.input)?,
         only: args.workflow.clone(),
     })
+}
+
+/// The same for each run of one person on one machine, whose engine may be another's as well. The
+/// data directory cannot tell it, because each run has a new one.
+fn owner_of_caches(home: &Home) -> std::io::Result<String> {
+    let user = std::fs::metadata(home.path())?.uid();
+    Ok(format!("local-{user}@{}", serve::machine()))
 }
 
 fn inputs(given: &[String]) -> Result<BTreeMap<String, String>, Failed> {

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     StepFault,
-    engine::{ATTEMPT_LABEL, CACHE_LABEL, Engine, STEP_LABEL},
-    executor::{ContainerLimits, StepJob},
+    engine::{ATTEMPT_LABEL, CACHE_LABEL, Engine, OWNER_LABEL, STEP_LABEL, cache_name},
+    executor::{ContainerLimits, Docker, StepJob},
 };
 
 /// Of Docker's capabilities those that no ordinary step needs: making device nodes, and raw
@@ -29,12 +29,12 @@ const MAX_WORD_BYTES: usize = 128 * 1024 - 1;
 
 /// All that a container is made from.
 pub(super) fn body(
-    engine: &Engine,
-    limits: &ContainerLimits,
+    docker: &Docker,
     job: &StepJob,
     action: &ContainerAction,
     epilogue: &Epilogue,
 ) -> Result<ContainerCreateBody, StepFault> {
+    let (engine, limits) = (&docker.engine, &docker.containers);
     let (entrypoint, environment) = (entrypoint(job, action, epilogue), environment(job, action));
     fits(&job.name, &entrypoint, &environment)?;
     let exposed = action.ports.iter().map(|port| exposed_port(port)).collect::<Vec<_>>();
@@ -47,7 +47,7 @@ pub(super) fn body(
         labels: Some(labels(engine, job)),
         exposed_ports: (!exposed.is_empty()).then_some(exposed),
         stop_timeout: i64::try_from(limits.grace.as_secs()).ok(),
-        host_config: Some(host_config(engine, limits, job, action)),
+        host_config: Some(host_config(docker, job, action)),
         networking_config: networking(engine, job, action),
         ..Default::default()
     })
@@ -130,13 +130,9 @@ fn fits(step: &str, entrypoint: &Option<Vec<String>>, environment: &[String]) ->
     Ok(())
 }
 
-fn host_config(
-    engine: &Engine,
-    limits: &ContainerLimits,
-    job: &StepJob,
-    action: &ContainerAction,
-) -> HostConfig {
-    let caches = action.caches.iter().map(|cache| cache_mount(engine, cache));
+fn host_config(docker: &Docker, job: &StepJob, action: &ContainerAction) -> HostConfig {
+    let (engine, limits) = (&docker.engine, &docker.containers);
+    let caches = action.caches.iter().map(|cache| cache_mount(docker, cache));
     let mounts = std::iter::once(workspace(engine, job, &action.base)).chain(caches).collect();
     let memory = limits.memory_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
     let unprivileged = |words: &[&str]| {
@@ -175,11 +171,15 @@ fn log_config(limits: &ContainerLimits) -> HostConfigLogConfig {
     }
 }
 
-fn cache_mount(engine: &Engine, cache: &Cache) -> Mount {
-    let labels = HashMap::from([engine.owner_label(), (CACHE_LABEL.to_owned(), cache.key.clone())]);
+fn cache_mount(docker: &Docker, cache: &Cache) -> Mount {
+    let owner = docker.owner_of_caches();
+    let labels = HashMap::from([
+        (OWNER_LABEL.to_owned(), owner.to_owned()),
+        (CACHE_LABEL.to_owned(), cache.key.clone()),
+    ]);
     Mount {
         typ: Some(MountType::VOLUME),
-        source: Some(engine.cache_name(&format!("{}\0{}", cache.key, cache.path))),
+        source: Some(cache_name(owner, &format!("{}\0{}", cache.key, cache.path))),
         target: Some(cache.path.clone()),
         volume_options: Some(MountVolumeOptions { labels: Some(labels), ..Default::default() }),
         ..Default::default()

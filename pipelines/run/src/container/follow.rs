@@ -1,12 +1,18 @@
 //! A container from its start to its end: what it says, as it says it, and how it ended.
+//!
+//! Whoever starts a container listens to it from before its start. The engine's own log of it is
+//! for who comes later: while the engine takes a container down, it answers nobody who asks for
+//! that log, and of a program that ends at once this is all its time.
 
-use std::{collections::HashMap, time::Duration};
+use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 use bollard::{
-    container::LogOutput,
+    container::{AttachContainerResults, LogOutput},
     errors::Error,
     models::{ContainerWaitResponse, EventMessage},
-    query_parameters::{EventsOptionsBuilder, LogsOptionsBuilder, WaitContainerOptionsBuilder},
+    query_parameters::{
+        AttachContainerOptionsBuilder, EventsOptionsBuilder, LogsOptionsBuilder, WaitContainerOptionsBuilder,
+    },
 };
 use futures_util::{Stream as Frames, StreamExt};
 use mergeyard_types::Timestamp;
@@ -45,10 +51,21 @@ pub(super) enum End {
     Removed,
 }
 
-/// Reads a container's output from its beginning and returns when it has ended.
+/// A container that was not started yet, listened to.
+pub(super) struct Heard(AttachContainerResults);
+
+pub(super) async fn listen(engine: &Engine, container: &str) -> Result<Heard, StepFault> {
+    let options = AttachContainerOptionsBuilder::new().stream(true).stdout(true).stderr(true).build();
+    let attached = engine.docker().await?.attach_container(container, Some(options)).await;
+    Ok(Heard(engine.checked("attach to the container", attached).await?))
+}
+
+/// Reads a container's output from its beginning and returns when it has ended. One that was
+/// started earlier is read from the engine's log.
 pub(super) async fn follow(
     engine: &Engine,
     container: &str,
+    heard: Option<Heard>,
     epilogue: &Epilogue,
     most_bytes: u64,
     log: &LogSink,
@@ -59,14 +76,31 @@ pub(super) async fn follow(
     let since = (Timestamp::now().0 / 1000 - EARLIER_EVENTS).to_string();
     let options = EventsOptionsBuilder::new().filters(&died).since(&since).build();
     let mut deaths = docker.events(Some(options));
-    let options = LogsOptionsBuilder::new().follow(true).stdout(true).stderr(true).timestamps(true).build();
-    let mut frames = docker.logs(container, Some(options));
+    let has_times = heard.is_none();
+    // The other direction stays open, because closing it may be heard as going away.
+    let (mut frames, _input) = match heard {
+        Some(Heard(AttachContainerResults { output, input })) => (output, Some(input)),
+        None => {
+            let options = LogsOptionsBuilder::new().follow(true).stdout(true).stderr(true).timestamps(true);
+            (docker.logs(container, Some(options.build())).boxed(), None)
+        }
+    };
     let options = WaitContainerOptionsBuilder::new().condition("not-running").build();
     let mut waiting = docker.wait_container(container, Some(options));
-    let mut output = Output { log, epilogue, most_bytes, bytes: 0, no_program: false, told: None };
+    let mut output = Output {
+        log,
+        epilogue,
+        has_times,
+        most_bytes,
+        bytes: 0,
+        held: Vec::new(),
+        no_program: false,
+        told: None,
+    };
     let (mut code, mut silent, mut no_events) = (None, false, false);
     loop {
         if let Some(code) = code.filter(|_| silent || output.told.is_some()) {
+            output.end().await;
             return Ok(End::Exited { code, no_program: output.no_program, told: output.told });
         }
         tokio::select! {
@@ -116,8 +150,12 @@ where
 struct Output<'a> {
     log: &'a LogSink,
     epilogue: &'a Epilogue,
+    /// Whether each piece begins with the time it was said at.
+    has_times: bool,
     most_bytes: u64,
     bytes: u64,
+    /// The end of the last piece, which may be the beginning of the last words.
+    held: Vec<u8>,
     no_program: bool,
     told: Option<Told>,
 }
@@ -130,15 +168,39 @@ impl Output<'_> {
             LogOutput::StdOut { message } | LogOutput::Console { message } => (Stream::Stdout, message),
             LogOutput::StdIn { .. } => return true,
         };
-        let (at, mut text) = stamped(&bytes);
-        if let Some((before, told)) = self.epilogue.strip(text) {
-            text = before;
+        let (at, text) = if self.has_times { stamped(&bytes) } else { (Timestamp::now(), &*bytes) };
+        let mut text = Cow::Borrowed(text);
+        if stream == Stream::Stdout {
+            if !self.held.is_empty() {
+                text = [&std::mem::take(&mut self.held), &*text].concat().into();
+            }
+            let whole = text.len() - self.epilogue.begun(&text);
+            self.held.extend_from_slice(&text[whole..]);
+            match &mut text {
+                Cow::Borrowed(text) => *text = &text[..whole],
+                Cow::Owned(text) => text.truncate(whole),
+            }
+        }
+        for line in text.split_inclusive(|byte| *byte == b'\n') {
+            self.take_line(at, stream, line).await;
+        }
+        self.bytes <= self.most_bytes
+    }
+
+    async fn take_line(&mut self, at: Timestamp, stream: Stream, mut line: &[u8]) {
+        if let Some((before, told)) = self.epilogue.strip(line) {
+            line = before;
             self.told = Some(told);
         }
-        self.no_program |= text.starts_with(NO_PROGRAM);
-        self.log.raw_at(at, stream, text).await;
-        self.bytes += text.len() as u64 + BYTES_PER_RECORD;
-        self.bytes <= self.most_bytes
+        self.no_program |= line.starts_with(NO_PROGRAM);
+        self.log.raw_at(at, stream, line).await;
+        self.bytes += line.len() as u64 + BYTES_PER_RECORD;
+    }
+
+    /// What was held back was no beginning of anything.
+    async fn end(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        self.log.raw_at(Timestamp::now(), Stream::Stdout, &held).await;
     }
 }
 

@@ -89,14 +89,17 @@ struct ContainerStep<'a> {
 
 impl ContainerStep<'_> {
     async fn work(&self) -> Result<StepOutcome, StepFault> {
-        if self.make().await? {
-            self.start().await?;
-        } else {
-            self.cx.log.skip(self.job.kept_lines);
-        }
         let limit = self.docker.containers.output_bytes;
         let (engine, log) = (&self.docker.engine, &self.cx.log);
-        let followed = follow::follow(engine, &self.name, &self.epilogue, limit, log);
+        let heard = if self.make().await? {
+            let heard = follow::listen(engine, &self.name).await?;
+            self.start().await?;
+            Some(heard)
+        } else {
+            log.skip(self.job.kept_lines);
+            None
+        };
+        let followed = follow::follow(engine, &self.name, heard, &self.epilogue, limit, log);
         let end = if self.job.detached { self.until_ready(followed).await? } else { followed.await? };
         self.cx.log.flush().await;
         self.outcome(end).await
@@ -105,7 +108,7 @@ impl ContainerStep<'_> {
     /// Makes the container and all it stands on; false when it is there and was started already.
     async fn make(&self) -> Result<bool, StepFault> {
         let (docker, engine) = (self.docker, &self.docker.engine);
-        let body = body::body(engine, &docker.containers, self.job, self.action, &self.epilogue)?;
+        let body = body::body(docker, self.job, self.action, &self.epilogue)?;
         if self.job.attempt > 1 {
             engine.remove_attempts(self.job.step, self.job.attempt).await?;
         }

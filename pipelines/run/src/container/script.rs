@@ -48,6 +48,17 @@ impl Epilogue {
         Self { mark: format!("{container}-has-ended") }
     }
 
+    /// How many bytes at the end of `text` may be the beginning of the last words, cut by the way.
+    pub(super) fn begun(&self, text: &[u8]) -> usize {
+        let mark = self.mark.as_bytes();
+        let may_begin = |tail: &[u8]| match tail.strip_prefix(mark) {
+            Some(sign) => matches!(sign, b"" | b"+" | b"-"),
+            None => mark.starts_with(tail),
+        };
+        let most = text.len().min(mark.len() + 1);
+        (1..=most).rev().find(|length| may_begin(&text[text.len() - length..])).unwrap_or(0)
+    }
+
     /// What was said before the last words, when these are the last.
     pub(super) fn strip<'a>(&self, text: &'a [u8]) -> Option<(&'a [u8], Told)> {
         let (text, sign) = text.strip_suffix(b"\n")?.split_last_chunk::<1>()?;
@@ -148,6 +159,11 @@ mod tests {
         assert_eq!((code, epilogue.strip(&said).unwrap().1.has_outputs), (Some(0), true));
         let (said, code) = run(&["exec true"]);
         assert_eq!((code, epilogue.strip(&said)), (Some(0), None));
+        let words = format!("text{}-", epilogue.mark);
+        for cut in 0..=words.len() {
+            assert_eq!(epilogue.begun(&words.as_bytes()[..cut]), cut.saturating_sub("text".len()));
+        }
+        assert_eq!(epilogue.begun(format!("{words}\n").as_bytes()), 0);
         for other in ["", "\n", "-\n", "mergeyard-x-w1-s1-a2-has-ended-\n"] {
             assert_eq!(epilogue.strip(other.as_bytes()), None);
         }

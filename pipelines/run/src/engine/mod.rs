@@ -26,11 +26,11 @@ use tokio::sync::Mutex;
 pub use build::{BuildLimits, BuildNetwork, BuildSpec, Builder, BuiltImage};
 pub use containers::Service;
 pub use fault::EngineError;
-pub(crate) use images::{STEP_LABEL, TREE_LABEL};
+pub(crate) use images::{OWNER_LABEL, STEP_LABEL, TREE_LABEL};
 pub use registries::Reach;
 pub use session::BuildSecret;
 pub use workflows::Live;
-pub(crate) use workflows::{ATTEMPT_LABEL, CACHE_LABEL};
+pub(crate) use workflows::{ATTEMPT_LABEL, CACHE_LABEL, cache_name};
 
 use crate::engine_trust::CertsDir;
 
@@ -45,7 +45,7 @@ pub struct Engine {
     certs: CertsDir,
     owner: Option<String>,
     /// What tells our networks, volumes and containers from those of others on this engine.
-    namespace: String,
+    pub(crate) namespace: String,
     connection: Mutex<Option<Connection>>,
 }
 

@@ -60,12 +60,7 @@ impl FromIterator<StepId> for Live {
 impl Engine {
     /// The name of a workflow's network and of its volume, and how those of its containers begin.
     pub(crate) fn workflow_name(&self, workflow: WorkflowId) -> String {
-        format!("mergeyard-{}-w{workflow}", self.owner_in_names())
-    }
-
-    /// The volume that keeps one cache.
-    pub(crate) fn cache_name(&self, key: &str) -> String {
-        format!("mergeyard-{}-cache-{}", self.owner_in_names(), short_hash(key))
+        format!("mergeyard-{}-w{workflow}", in_names(&self.namespace))
     }
 
     pub(crate) fn owner_label(&self) -> (String, String) {
@@ -169,10 +164,12 @@ impl Engine {
         Ok(removed)
     }
 
-    /// Removes this owner's oldest caches beyond `keep`. One that a container has mounted stays.
-    pub(crate) async fn keep_caches(&self, keep: usize) -> Result<usize, EngineError> {
-        let mut with = HashMap::from([self.owner_label()]);
-        with.insert(CACHE_LABEL.to_owned(), String::new());
+    /// Removes an owner's oldest caches beyond `keep`. One that a container has mounted stays.
+    pub(crate) async fn keep_caches(&self, owner: &str, keep: usize) -> Result<usize, EngineError> {
+        let with = HashMap::from([
+            (OWNER_LABEL.to_owned(), owner.to_owned()),
+            (CACHE_LABEL.to_owned(), String::new()),
+        ]);
         let options = ListVolumesOptionsBuilder::new().filters(&filters(&with)).build();
         let docker = self.docker().await?;
         let volumes = self.checked("list volumes", docker.list_volumes(Some(options)).await).await?;
@@ -231,16 +228,20 @@ impl Engine {
             other => self.checked(&format!("remove volume {name}"), other).await,
         }
     }
+}
 
-    /// As it is when an engine takes it as part of a name, otherwise a hash of it.
-    fn owner_in_names(&self) -> String {
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        let owner = &self.namespace;
-        if owner.len() <= LONGEST_OWNER_IN_A_NAME && owner.chars().all(plain) && !owner.is_empty() {
-            owner.clone()
-        } else {
-            short_hash(owner)
-        }
+/// The volume that keeps one cache of an owner.
+pub(crate) fn cache_name(owner: &str, key: &str) -> String {
+    format!("mergeyard-{}-cache-{}", in_names(owner), short_hash(key))
+}
+
+/// An owner as it is when an engine takes it as part of a name, otherwise a hash of it.
+fn in_names(owner: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if owner.len() <= LONGEST_OWNER_IN_A_NAME && owner.chars().all(plain) && !owner.is_empty() {
+        owner.to_owned()
+    } else {
+        short_hash(owner)
     }
 }
 

@@ -9,6 +9,7 @@ mod ingest;
 mod load;
 mod logs;
 mod pages;
+mod plan;
 mod process;
 mod publish;
 mod registry;
@@ -56,6 +57,8 @@ enum Part {
     Publish,
     /// Memory, start-up and pages with many past runs
     Pages,
+    /// The plan of 500 steps in 50 workflows
+    Plan,
     /// Images pushed to the registry and pulled from it
     Registry,
     /// Steps of a workflow, beside containers typed by hand
@@ -109,6 +112,9 @@ async fn run(args: Args) -> Result<(), Failed> {
     }
     if asked(Part::Pages) {
         pages::run(&bench, &mut aims).await?;
+    }
+    if asked(Part::Plan) {
+        plan::run(&bench, &mut aims)?;
     }
     if asked(Part::Registry) {
         registry::run(&bench, &mut aims).await?;

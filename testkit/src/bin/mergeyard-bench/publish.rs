@@ -247,7 +247,7 @@ impl Clockwork {
         }
         self.digest(&client).await?;
         let (time, seen) = (begin.elapsed(), Timestamp::now());
-        Ok((time, self.parts(sent, seen).await?))
+        Ok((time, self.parts(&client, sent, seen).await?))
     }
 
     /// Follows the run's events until they name a digest.
@@ -277,7 +277,12 @@ impl Clockwork {
     }
 
     /// From the database's times and the step's log, all by this machine's one clock.
-    async fn parts(&self, sent: Timestamp, seen: Timestamp) -> Result<Parts, Failed> {
+    async fn parts(
+        &self,
+        client: &reqwest::Client,
+        sent: Timestamp,
+        seen: Timestamp,
+    ) -> Result<Parts, Failed> {
         let options =
             SqliteConnectOptions::new().filename(self.server.data.join("mergeyard.sqlite")).read_only(true);
         let mut database = SqliteConnection::connect_with(&options).await?;
@@ -290,16 +295,14 @@ impl Clockwork {
         .await?;
         database.close().await?;
         let time = |column: &str| row.try_get::<i64, _>(column);
-        let log =
-            self.server.data.join(format!("logs/{}/{}/{}.log", self.runs / 1000, self.runs, time("id")?));
-        let log = std::fs::read_to_string(log)?;
+        let log = self.log(client, time("id")?).await?;
         let section = |name: &str, done: bool| {
-            let line = |line: &str| {
-                let (at, text) = line.split_once(" n ")?;
-                (text.starts_with(name) && text.contains(" done in ") == done)
-                    .then(|| at.parse::<i64>().ok())?
+            let line = |line: &serde_json::Value| {
+                let text = line["text"].as_str()?;
+                let is_meant = text.starts_with(name) && text.contains(" done in ") == done;
+                is_meant.then(|| line["at"].as_i64())?
             };
-            log.lines().find_map(line)
+            log["lines"].as_array()?.iter().find_map(line)
         };
         let marks = [
             ("receive", Some(time("received")?)),
@@ -324,9 +327,12 @@ impl Clockwork {
         }
         Ok(parts)
     }
-}
 
-impl Clockwork {
+    /// The first lines of a step's log, each with its time.
+    async fn log(&self, client: &reqwest::Client, step: i64) -> Result<serde_json::Value, Failed> {
+        let url = format!("http://{}/api/v1/steps/{step}/lines?after=0&limit=1000", self.server.http);
+        Ok(client.get(url).send().await?.error_for_status()?.json().await?)
+    }
     /// When the server said that the run's plan is written.
     fn decided(&self) -> Option<i64> {
         let said = std::fs::read_to_string(self.server.data.with_file_name("server.log")).ok()?;

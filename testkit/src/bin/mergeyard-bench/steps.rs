@@ -231,9 +231,11 @@ async fn bare(docker: &Docker, count: usize) -> Result<Vec<Duration>, Failed> {
         let begin = Instant::now();
         let id = docker.create_container(None, body).await?.id;
         docker.start_container(&id, None::<StartContainerOptions>).await?;
-        while let Some(ended) = docker.wait_container(&id, None::<WaitContainerOptions>).next().await {
-            ended?;
-        }
+        docker
+            .wait_container(&id, None::<WaitContainerOptions>)
+            .next()
+            .await
+            .ok_or("the engine did not say how a container ended")??;
         times.push(begin.elapsed());
         let force = RemoveContainerOptionsBuilder::new().force(true).build();
         docker.remove_container(&id, Some(force)).await?;
