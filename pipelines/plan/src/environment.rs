@@ -99,7 +99,7 @@ fn put(all: &mut Variables, name: &str, value: &str) {
 
 fn repository(facts: &Facts, all: &mut Variables) {
     let repo = &facts.repo;
-    let trust = repo.trust;
+    let trust = facts.trust();
     put(all, "CI_REPO", repo.name.as_str());
     put(all, "CI_REPO_NAME", repo.name.name());
     put(all, "CI_REPO_OWNER", repo.name.owner());

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use mergeyard_types::{CommitSha, RepoName, RunId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{environment, event::EventKind, policy::Trust};
+use crate::{environment, event::EventKind, policy::Trust, secrets};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
@@ -54,6 +54,13 @@ impl Facts {
     pub fn remembered(&self) -> Remembered {
         let pipeline = PipelineFacts { files: None, ..self.pipeline.clone() };
         Remembered { pipeline, commit: self.commit.clone() }
+    }
+}
+
+impl Facts {
+    /// What this run's files may ask for. A repository is trusted, not whoever proposes to change it.
+    pub fn trust(&self) -> Trust {
+        if secrets::is_fork(self) { Trust::default() } else { self.repo.trust }
     }
 }
 

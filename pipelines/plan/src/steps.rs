@@ -120,12 +120,21 @@ fn entries<'a>(context: &Context<'a>, findings: &mut Vec<Finding>) -> Vec<Entry<
     for (part, step) in clones.chain(services).chain(steps) {
         let name = step.name.as_str();
         let file = step.origin.as_deref().unwrap_or(context.file);
-        findings.extend(trust::check(step, context.request.facts.repo.trust, file));
+        findings.extend(trust::check(step, context.request.facts.trust(), file));
         let answer =
             when::answer(&step.when, &context.circumstances(file)).unwrap_or_else(|(spanned, why)| {
                 findings.push(expression(file, spanned.at, &why));
                 Answer::Not { why }
             });
+        let answer = match answer {
+            Answer::Runs { .. } if step.uses.is_some() && secrets::is_fork(context.request.facts) => {
+                // It would act with this server's rights: publish under a name, deploy.
+                Answer::Not {
+                    why: "built-in actions are not performed for pull requests from forks".to_owned(),
+                }
+            }
+            answer => answer,
+        };
         entries.push(match answer {
             Answer::Runs { on, why } => Entry { step: Some(step), name, part, runs: true, on, why },
             Answer::Not { why } => {

@@ -4,6 +4,7 @@
 mod built;
 mod change;
 mod decide;
+mod documentation;
 mod event;
 mod findings;
 mod flow;
