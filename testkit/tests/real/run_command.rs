@@ -165,7 +165,7 @@ async fn a_failure_is_told_with_its_exit_code_and_one_workflow_can_be_chosen() {
     assert_eq!(told(&document), format!("success\nbase success\n{good}top success\n{good}"));
 
     let said = tree.run(&["--workflow", "tpo"]).await;
-    let said = said.stdout.clone() + &said.failed(1);
+    let said = said.failed(2);
     assert!(said.contains("`tpo`") && said.contains("top"), "{said}");
 }
 
@@ -243,16 +243,28 @@ steps:
 
 #[tokio::test]
 async fn what_cannot_run_is_said_with_its_place() {
-    let broken = "steps:\n  - name: a\n    image: debian:bookworm-slim\n    commnads: [make]\n";
-    let tree = WorkingTree::with(&[(".mergeyard/broken.yml", broken)]).await;
-    let said = tree.run(&[]).await;
-    let told = said.stdout.clone() + &said.stderr;
-    said.failed(1);
-    assert!(told.contains(".mergeyard/broken.yml:4:5") && told.contains("`commands`"), "{told}");
-    let said = tree.plan(&[]).await;
-    let told = said.stdout.clone();
-    said.failed(1);
-    assert!(told.contains(".mergeyard/broken.yml:4:5") && told.contains("commnads: [make]"), "{told}");
+    let good = "steps: [{name: a, image: 'debian:bookworm-slim', commands: ['true']}]\n";
+    let files = [
+        (".mergeyard/broken.yml", "steps:\n  - name: a\n    commands: [make]\n"),
+        (".mergeyard/good.yml", good),
+    ];
+    let tree = WorkingTree::with(&files).await;
+    for said in [tree.run(&[]).await, tree.plan(&[]).await] {
+        let told = said.stdout.clone() + &said.stderr;
+        said.failed(1);
+        assert!(told.contains(".mergeyard/broken.yml:2:") && told.contains("2 |   - name: a\n"), "{told}");
+        assert!(told.contains("`image`"), "{told}");
+    }
+    let (status, document) = tree.run_for_json(&[]).await;
+    assert_eq!(status.code(), Some(1));
+    assert!(told(&document).contains("good success\n"), "the other file is none the worse: {document:#}");
+
+    // Woodpecker passes over what it does not know, and so it only warns; but it is said.
+    let passed_over = good.replace("commands", "commnads: [make], commands");
+    let tree = WorkingTree::with(&[(".mergeyard/odd.yml", &passed_over)]).await;
+    for said in [tree.run(&[]).await, tree.plan(&[]).await] {
+        assert!(said.status.success() && said.to_string().contains("did you mean `commands`"), "{said}");
+    }
 
     let tagged = "when: {event: tag}\nsteps: [{name: a, image: 'debian:bookworm-slim', commands: [make]}]\n";
     let tree = WorkingTree::with(&[(".mergeyard/tagged.yml", tagged)]).await;
@@ -281,10 +293,17 @@ async fn without_pipeline_files_the_built_in_pipeline_is_what_is_told_about() {
         ("web/content", "content"),
     ];
     let tree = WorkingTree::with(&service).await;
-    let said = tree.run(&[]).await.good();
-    assert!(said.contains("nothing to run: ") && said.contains("has no pipeline files"), "{said}");
-    let said = tree.plan(&[]).await;
-    assert!(said.to_string().contains("has no pipeline files"), "{said}");
+    let merge = RealYard::stopped(super::service("web", "0.1.0", "content"), |_| {}).await;
+    let payload = tree.temporary.path().with_extension("json");
+    let push = payload::push(&merge.sample.hosted(), &merge.first);
+    std::fs::write(&payload, push.to_string()).expect("the folder can be written");
+    let said = tree.plan(&["--payload", &payload.to_string_lossy()]).await.good();
+    std::fs::remove_file(&payload).expect("it is there");
+    assert!(said.contains("nothing would run: ") && said.contains("has no pipeline files"), "{said}");
+    let empty = WorkingTree::with(&[("README.md", "nothing\n")]).await;
+    let said = empty.run(&[]).await.good();
+    assert!(said.contains("nothing to run: "), "{said}");
+    assert!(empty.plan(&[]).await.good().contains("nothing would run: "));
 
     let said = tree.plan(&["--event", "pull_request_merged", "--format", "json"]).await.good();
     let plan: Value = serde_json::from_str(&said).expect("JSON");
@@ -292,7 +311,7 @@ async fn without_pipeline_files_the_built_in_pipeline_is_what_is_told_about() {
     assert_eq!((text(&workflow["name"]), text(&workflow["verdict"])), ("image", "run"));
     let (status, document) = tree.run_for_json(&["--event", "pull_request_merged"]).await;
     assert!(status.success(), "{document:#}");
-    assert_eq!(told(&document), "success\nimage success\n  image success null\n");
+    assert_eq!(told(&document), "success\nimage success\n  image success 0\n");
     let images = process::run(tool("docker").args(["images", "--format", "{{.Repository}}"])).await.good();
     assert!(!images.lines().any(|name| name.starts_with("127.0.0.1:") && name.ends_with("/web")), "{images}");
 }
@@ -340,7 +359,22 @@ async fn a_payload_is_planned_on_the_files_that_lie_here() {
 
 #[tokio::test]
 async fn a_reader_that_has_seen_enough_ends_a_command_quietly() {
-    let line = format!("'{}' schema | head -n 1", process::program().display());
-    let said = process::run(tool("sh").args(["-c", &line])).await;
+    let first = async |mut command: tokio::process::Command| {
+        let program = command.as_std_mut();
+        let mut line = tool("sh");
+        line.args(["-c", "\"$@\" | head -n 1", "sh"]).arg(program.get_program()).args(program.get_args());
+        line.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        process::run(&mut line).await
+    };
+    let mut schema = process::mergeyard();
+    schema.arg("schema");
+    let said = first(schema).await;
     assert_eq!((said.stdout.trim(), said.stderr.as_str()), ("{", ""), "{said}");
+
+    // A run goes on to its end, because what it made has to be removed.
+    let step = "steps: [{name: a, image: 'debian:bookworm-slim', commands: [seq 1 20000]}]\n";
+    let tree = WorkingTree::with(&[(".mergeyard.yml", step)]).await;
+    let said = first(tree.command("run", &[])).await;
+    assert!(said.stdout.contains("event push") && said.stderr.is_empty(), "{said}");
+    tree.is_clean();
 }

@@ -70,7 +70,15 @@ pub(super) async fn run(args: Args) -> Result<(), Failed> {
     board.tell(&format!("{} at {commit}{changed}, event {}", stage.tree.name, stage.rehearsal.kind));
     let asks = terminal && std::io::stdin().is_terminal() && format == Format::Text;
     let mut play = Play { board, read: BTreeMap::new(), answered: BTreeSet::new(), approve, asks };
-    let played = play.play(&stage, &mut stops).await;
+    let played = match stage.plan(None).await {
+        // The errors of a file end its workflow; what only warns nobody would hear of.
+        Ok(Ok(plan)) => {
+            play.board.pause(|| eprint!("{}", stage.shown(&plan.findings)));
+            play.play(&stage, &mut stops).await
+        }
+        Ok(Err(_)) => play.play(&stage, &mut stops).await,
+        Err(failed) => Err(failed),
+    };
     let yard = stage.server.yard.clone();
     stage.server.stop().await;
     if let Err(error) = yard.executor.vacate().await {
@@ -262,22 +270,23 @@ fn finish(played: Played, format: Format, board: &Board) -> Result<(), Failed> {
         Err(_) => (State::Skipped, json!({"status": State::Skipped, "workflows": []})),
     };
     match (format, &played) {
-        (Format::Json, _) => println!("{document:#}"),
-        (Format::Text, Err(why)) => println!("nothing to run: {}", text::plain(why)),
+        (Format::Json, _) => text::say(format_args!("{document:#}")),
+        (Format::Text, Err(why)) => text::say(format_args!("nothing to run: {}", text::plain(why))),
         (Format::Text, Ok(page)) => summary(page, board),
     }
     if matches!(state, State::Success | State::Skipped) { Ok(()) } else { Err(Failed::Told) }
 }
 
 fn summary(page: &RunPage, board: &Board) {
-    println!();
+    text::say("");
     for workflow in &page.workflows {
         let axis = workflow.axis.as_deref().map(|axis| format!("/{axis}")).unwrap_or_default();
         let why = workflow.why.as_deref().map(|why| format!(": {}", text::plain(why))).unwrap_or_default();
-        println!("{} {}{axis} {}{why}", board.mark(workflow.state), workflow.name, workflow.state);
+        let mark = board.mark(workflow.state);
+        text::say(format_args!("{mark} {}{axis} {}{why}", workflow.name, workflow.state));
     }
     let took = page.run.started.zip(page.run.finished).map(|(from, to)| text::duration(to.since(from)));
-    println!("{} in {}", page.run.state, took.unwrap_or_else(|| "no time".to_owned()));
+    text::say(format_args!("{} in {}", page.run.state, took.unwrap_or_else(|| "no time".to_owned())));
 }
 
 /// The form of `--format json`.
