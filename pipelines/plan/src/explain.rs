@@ -33,7 +33,7 @@ impl Plan {
         json!({"event": self.event.as_str(), "workflows": workflows.collect::<Vec<_>>()})
     }
 
-    /// The same for people: a line for each workflow and step.
+    /// The same for people: a line for each workflow and step. What was found in the files is not in it.
     pub fn text(&self) -> String {
         let mut text = format!("event {}\n", self.event);
         for (workflow, whys) in self.workflows.iter().zip(&self.whys) {
@@ -47,9 +47,6 @@ impl Plan {
                     if needs.is_empty() { String::new() } else { format!(" (after {})", needs.join(", ")) };
                 let _ = writeln!(text, "  {:<4} {name}{after}: {}", told.verdict, told.why);
             }
-        }
-        for finding in &self.findings {
-            let _ = writeln!(text, "\n{finding}");
         }
         text
     }

@@ -247,9 +247,20 @@ impl Executor {
     /// Lets go of what only older builds needed, and of the oldest caches.
     pub async fn tidy(&self) -> Result<(), EngineError> {
         if let Executor::Docker(docker) = self {
-            let images = docker.engine.keep_newest(&docker.registry.access().host).await?;
+            let images = docker.engine.keep_newest(&docker.registry.access().host, 1).await?;
             let caches = docker.engine.keep_caches(docker.owner_of_caches(), docker.most_caches).await?;
             tracing::debug!(images, caches, "let go of older versions and caches in the engine");
+        }
+        Ok(())
+    }
+
+    /// Removes all that this owner has in the engine, caches and images of its registry too: nobody
+    /// comes after it.
+    pub async fn vacate(&self) -> Result<(), EngineError> {
+        if let Executor::Docker(docker) = self {
+            docker.engine.sweep(&Live::default()).await?;
+            docker.engine.keep_newest(&docker.registry.access().host, 0).await?;
+            docker.engine.keep_caches(0).await?;
         }
         Ok(())
     }

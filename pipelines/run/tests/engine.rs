@@ -268,7 +268,7 @@ async fn of_the_versions_of_an_image_the_engine_keeps_one() {
         };
         build_spec(spec).await.0.unwrap();
     }
-    assert_eq!(engine().await.keep_newest(&host).await.unwrap(), 2);
+    assert_eq!(engine().await.keep_newest(&host, 1).await.unwrap(), 2);
     let filter = std::collections::HashMap::from([("reference", vec![name])]);
     let options = bollard::query_parameters::ListImagesOptionsBuilder::new().filters(&filter).build();
     let kept = docker().list_images(Some(options)).await.unwrap();

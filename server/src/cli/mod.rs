@@ -87,6 +87,22 @@ enum Command {
     Registry(registry::Command),
 }
 
+impl Command {
+    /// Reads or writes files and says something about them: nothing is connected to, nothing is left to
+    /// be cleared away.
+    fn only_tells(&self) -> bool {
+        use deliveries::Command::{List, Show};
+        matches!(
+            self,
+            Command::Schema
+                | Command::Lint(_)
+                | Command::Token(_)
+                | Command::Secret(_)
+                | Command::Deliveries(List { .. } | Show { .. })
+        )
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     Text,
@@ -122,8 +138,9 @@ pub fn main() -> ExitCode {
         Command::Registry(command) => command.serves(),
         _ => false,
     };
-    if !verbose {
-        // `mergeyard … | head` ends like any other program: without a word.
+    if args.command.only_tells() {
+        // `mergeyard … | head` ends like any other program: without a word. Not where there are
+        // connections: a peer that hangs up would end the program too, with its work half done.
         sigpipe::reset();
     }
     start_tracing(if verbose { "info" } else { "warn" });

@@ -2,13 +2,18 @@
 
 use std::path::PathBuf;
 
-use mergeyard_plan::event::Event;
+use mergeyard_plan::{
+    event::{Event, EventKind},
+    finding::Level,
+    workflows::Plan,
+};
+use serde_json::json;
 
 use super::{
     Failed, Format,
     rehearsal::{self, Stage},
+    text,
 };
-use crate::inbox;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -25,17 +30,36 @@ pub(super) async fn plan(args: Args) -> Result<(), Failed> {
     let Args { rehearsal, payload, format } = args;
     let event = payload.map(read).transpose()?;
     let stage = Stage::set(rehearsal, toml::Table::new(), false).await?;
-    let planned = inbox::rehearse(&stage.server.yard, event, &stage.rehearsal).await;
+    let kind = event.as_ref().and_then(Event::kind).unwrap_or(stage.rehearsal.kind);
+    let planned = stage.plan(event).await;
+    let told = planned.map(|planned| tell(&stage, kind, planned, format));
     stage.server.stop().await;
-    let plan = planned.map_err(Failed::work)?;
+    if told? { Ok(()) } else { Err(Failed::Told) }
+}
+
+/// Says what would run; `false` when the files have errors.
+fn tell(stage: &Stage, kind: EventKind, planned: Result<Plan, String>, format: Format) -> bool {
+    let plan = match (planned, format) {
+        (Ok(plan), _) => plan,
+        (Err(why), Format::Json) => {
+            text::say(format_args!("{:#}", json!({ "event": kind, "workflows": [], "why": why })));
+            return true;
+        }
+        (Err(why), Format::Text) => {
+            text::say(format_args!("event {kind}\n\nnothing would run: {}", text::plain(&why)));
+            return true;
+        }
+    };
+    let found = stage.shown(&plan.findings);
     match format {
-        Format::Json => println!("{:#}", plan.explain()),
-        Format::Text => print!("{}", plan.text()),
+        Format::Json => {
+            text::say(format_args!("{:#}", plan.explain()));
+            eprint!("{found}");
+        }
+        Format::Text if found.is_empty() => text::say(plan.text().trim_end()),
+        Format::Text => text::say(format_args!("{}\n{}", plan.text(), found.trim_end())),
     }
-    if plan.findings.iter().any(|finding| finding.level == mergeyard_plan::finding::Level::Error) {
-        return Err(Failed::Told);
-    }
-    Ok(())
+    plan.findings.iter().all(|finding| finding.level != Level::Error)
 }
 
 /// A payload does not name its event, but each has what no other has.

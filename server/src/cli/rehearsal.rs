@@ -6,15 +6,23 @@
 use std::{collections::BTreeMap, os::unix::fs::MetadataExt, path::PathBuf};
 
 use clap::ValueHint;
-use mergeyard_plan::event::{EventKind, Rehearsal};
+use mergeyard_plan::{
+    event::{Event, EventKind, Rehearsal},
+    finding::Finding,
+    workflows::Plan,
+};
 use mergeyard_types::GitRef;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Failed, home::Home, working_tree::WorkingTree};
+use super::{
+    Failed,
+    home::Home,
+    working_tree::{WorkingTree, WorkingTreeError},
+};
 use crate::{
     config::Config,
-    payload,
+    inbox, payload,
     serve::{self, Parts, Server},
     store::{Delivery, Source},
 };
@@ -55,12 +63,28 @@ impl Stage {
     pub(super) async fn set(args: Args, further: toml::Table, workers: bool) -> Result<Self, Failed> {
         let home = Home::new("run")?;
         let (folder, place) = (args.dir.clone(), home.path().join("tree.git"));
-        let tree = tokio::task::spawn_blocking(move || WorkingTree::look(&folder, &place)).await??;
+        let tree =
+            tokio::task::spawn_blocking(move || WorkingTree::look(&folder, &place)).await?.map_err(wrong)?;
         let rehearsal = rehearsal(&args, &tree)?;
         let config = configuration(&args, &home, &tree, further)?;
         let parts = Parts { workers, caches_of: Some(owner_of_caches(&home)?), ..Parts::default() };
         let server = Server::start(config, parts).await?;
         Ok(Self { server, tree, rehearsal, _home: home })
+    }
+
+    /// What would run. Used wrongly, where a workflow was asked for that would not.
+    pub(super) async fn plan(&self, event: Option<Event>) -> Result<Result<Plan, String>, Failed> {
+        let planned = inbox::rehearse(&self.server.yard, event, &self.rehearsal).await;
+        match planned.map_err(Failed::work)? {
+            Err(why) if self.rehearsal.only.is_some() => Err(Failed::Usage(why.into())),
+            planned => Ok(planned),
+        }
+    }
+
+    /// Findings with the lines they are about.
+    pub(super) fn shown(&self, findings: &[Finding]) -> String {
+        let show = |finding: &Finding| finding.render(&self.tree.text_of(&finding.file).unwrap_or_default());
+        findings.iter().map(show).collect::<Vec<_>>().join("\n")
     }
 
     /// The event as a delivery, which goes the way of all deliveries.
@@ -78,6 +102,16 @@ impl Stage {
             ignored: None,
         })
     }
+}
+
+/// A folder that is not there was named wrongly.
+fn wrong(error: WorkingTreeError) -> Failed {
+    let named = match &error {
+        WorkingTreeError::Read { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+        WorkingTreeError::Bare(_) => true,
+        WorkingTreeError::Git { .. } => false,
+    };
+    if named { Failed::Usage(Box::new(error)) } else { error.into() }
 }
 
 fn rehearsal(args: &Args, tree: &WorkingTree) -> Result<Rehearsal, Failed> {

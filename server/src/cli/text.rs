@@ -1,8 +1,13 @@
 //! Words for people on a terminal.
 
-use std::time::Duration;
+use std::{fmt::Display, io::Write, time::Duration};
 
 use mergeyard_types::Timestamp;
+
+/// A line for whoever still listens: work goes on, and is cleared away, when nobody does any more.
+pub(super) fn say(line: impl Display) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
 
 /// `2026-01-31 12:00:00Z`.
 pub(super) fn time(at: Timestamp) -> String {

@@ -74,6 +74,16 @@ impl WorkingTree {
     }
 }
 
+impl WorkingTree {
+    /// The text of a file, as it was taken in.
+    pub(super) fn text_of(&self, path: &str) -> Option<String> {
+        let copy = Repository::open_bare(&self.repository).ok()?;
+        let commit = copy.find_commit(Oid::from_str(&self.commit.to_string()).ok()?).ok()?;
+        let entry = commit.tree().ok()?.get_path(Path::new(path)).ok()?;
+        Some(String::from_utf8_lossy(copy.find_blob(entry.id()).ok()?.content()).into_owned())
+    }
+}
+
 /// A bare repository at `place` that finds in its objects also those of the real one.
 fn borrow(real: Option<&Repository>, place: &Path) -> Result<Repository, WorkingTreeError> {
     let mut options = RepositoryInitOptions::new();

@@ -11,14 +11,21 @@ use super::{located, work};
 use crate::yard::Yard;
 
 /// Plans the commit of a working tree as if it had come by `event`, or else as the rehearsal says.
-/// The error is the reason why there is no plan, for a person.
-pub async fn rehearse(yard: &Yard, event: Option<Event>, rehearsal: &Rehearsal) -> Result<Plan, String> {
+/// The inner error is the reason why nothing would run, the outer one why that is not known.
+pub async fn rehearse(
+    yard: &Yard,
+    event: Option<Event>,
+    rehearsal: &Rehearsal,
+) -> Result<Result<Plan, String>, String> {
     let event = event.unwrap_or_else(|| Event::Rehearsed {
         repository: mergeyard_plan::event::Repository::named(rehearsal.repository.clone()),
         rehearsal: rehearsal.clone(),
     });
     let rules = yard.rules();
-    let mut change = change::change(&event, &rules.policies, &Identity::default())?;
+    let mut change = match change::change(&event, &rules.policies, &Identity::default()) {
+        Ok(change) => change,
+        Err(why) => return Ok(Err(why)),
+    };
     // A payload says what happened; the files are those that lie here.
     change.commit = At::Commit(rehearsal.commit);
     change.hints = GitRef::branch(&rehearsal.branch).into_iter().collect();
@@ -28,5 +35,5 @@ pub async fn rehearse(yard: &Yard, event: Option<Event>, rehearsal: &Rehearsal) 
         let number = yard.store.next_run().await?;
         work::plan(yard, &event, &change, &remote, (number, yard.clock.now())).await
     };
-    planned.await.map_err(|fault| fault.why)?
+    planned.await.map_err(|fault| fault.why)
 }

@@ -55,6 +55,9 @@ pub(super) async fn plan(
     let commit = fetch(yard, change, remote).await?;
     let found = sources::read(&commit).await?;
     let built_in = found.is_empty();
+    if let Some(why) = builtin::starts_nothing(change).filter(|_| built_in) {
+        return Ok(Err(why));
+    }
     let facts = facts::facts(yard, event, change, (remote, &commit), (number, now), built_in).await?;
     if built_in {
         return Ok(decide::built_in(change, &facts, &builtin::candidates(&commit).await?));

@@ -9,9 +9,12 @@ mod git_hook;
 mod lone_registry;
 mod main_job;
 mod mirrored_base;
+mod pipelines;
+mod reattach;
 mod registry_alone;
 mod registry_upkeep;
 mod robots;
+mod run_command;
 mod sigkill;
 mod tocos;
 
@@ -164,10 +167,14 @@ impl RealYard {
     }
 
     fn webhook(&self, id: &str, payload: &Value) -> reqwest::RequestBuilder {
+        self.webhook_of("pull_request", id, payload)
+    }
+
+    fn webhook_of(&self, event: &str, id: &str, payload: &Value) -> reqwest::RequestBuilder {
         let body = payload.to_string();
         self.http
             .post(self.url("/hooks/github"))
-            .header("X-GitHub-Event", "pull_request")
+            .header("X-GitHub-Event", event)
             .header("X-GitHub-Delivery", id)
             .header("Content-Type", "application/json")
             .header("X-Hub-Signature-256", signature::sign(&Secret::new(SECRET), body.as_bytes()))
@@ -221,9 +228,14 @@ impl RealYard {
         self.run_until(run, "its end", is_final).await
     }
 
-    /// The text of a step's log.
+    /// The text of the first step's log.
     async fn log(&self, document: &Value) -> String {
-        let step = &document["workflows"][0]["steps"][0]["id"];
+        self.log_of(&document["workflows"][0]["steps"][0]).await
+    }
+
+    /// The text of the log of one step of a run.
+    async fn log_of(&self, step: &Value) -> String {
+        let step = &step["id"];
         self.page(&format!("/api/v1/steps/{step}/log?format=text")).await
     }
 
@@ -238,6 +250,22 @@ impl RealYard {
     fn password(&self) -> String {
         let text = std::fs::read_to_string(self.data().join("registry-password"));
         text.expect("the server made a password").trim().to_owned()
+    }
+
+    /// Whose all is that this server makes in the engine.
+    fn owner(&self) -> String {
+        let id = std::fs::read_to_string(self.data().join("id"));
+        id.expect("the server made itself a name").trim().to_owned()
+    }
+
+    /// Returns when the engine has nothing more of this server's pipelines, caches aside.
+    async fn engine_is_clean(&self) {
+        let owner = self.owner();
+        let look = async || {
+            let left = left_in_engine(&owner).await;
+            left.lines().all(|line| line.starts_with("volume ") && line.contains("-cache-")).then_some(())
+        };
+        until("the engine to be clean", look).await;
     }
 
     /// `skopeo` with the authority and the login.
@@ -298,14 +326,25 @@ impl Drop for RealYard {
     fn drop(&mut self) {
         drop(self.server.take());
         remove_images(&format!("127.0.0.1:{}/*", self.registry));
+        remove_caches(&self.data());
+    }
+}
+
+fn docker(arguments: &[&str]) -> String {
+    let output = std::process::Command::new("docker").args(arguments).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+}
+
+/// Caches outlive their server, in the hope of a next one.
+fn remove_caches(data: &Path) {
+    let Ok(owner) = std::fs::read_to_string(data.join("id")) else { return };
+    let label = format!("label=mergeyard.owner={}", owner.trim());
+    for volume in docker(&["volume", "ls", "-q", "--filter", &label]).lines() {
+        docker(&["volume", "rm", volume]);
     }
 }
 
 fn remove_images(pattern: &str) {
-    let docker = |arguments: &[&str]| {
-        let output = std::process::Command::new("docker").args(arguments).output();
-        output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
-    };
     let images = docker(&["images", "-q", "--filter", &format!("reference={pattern}")]);
     for image in images.lines() {
         docker(&["rmi", "-f", image]);
@@ -371,6 +410,24 @@ fn is_final(document: &Value) -> bool {
 fn states(document: &Value) -> Vec<String> {
     let workflows = list_of(&document["workflows"]).iter();
     workflows.map(|w| format!("{}: {}", text(&w["axis"]), text(&w["state"]))).collect()
+}
+
+/// The step of a run's document.
+fn step<'a>(run: &'a Value, workflow: &str, step: &str) -> &'a Value {
+    let find = |list: &'a Value, name: &str| list_of(list).iter().find(|item| item["name"] == name);
+    let found = find(&run["workflows"], workflow).and_then(|workflow| find(&workflow["steps"], step));
+    found.unwrap_or_else(|| panic!("there is no {workflow}/{step} in {run:#}"))
+}
+
+/// What the engine has of one mergeyard: a line for each container, network and volume.
+async fn left_in_engine(owner: &str) -> String {
+    let label = format!("label=mergeyard.owner={owner}");
+    let listed = async |arguments: &[&str]| {
+        process::run(tool("docker").args(arguments).args(["--filter", &label])).await.good()
+    };
+    let containers = listed(&["ps", "-a", "--format", "container {{.Names}}"]).await;
+    let networks = listed(&["network", "ls", "--format", "network {{.Name}}"]).await;
+    containers + &networks + &listed(&["volume", "ls", "--format", "volume {{.Name}}"]).await
 }
 
 fn text(value: &Value) -> &str {

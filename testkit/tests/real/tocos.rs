@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
-use mergeyard_testkit::process::{self, free_port, tool, until};
+use mergeyard_testkit::process::{self, free_port, tool};
 use serde_json::Value;
 
-use super::{RealYard, list_of, text};
+use super::{RealYard, list_of, step, text};
 
 /// The example as it lies in the checkout, but on a port that is free here and under a name
 /// that no other test uses.
@@ -46,7 +46,7 @@ async fn the_example_is_tested_built_tried_approved_and_goes_live() {
     let waits = yard.run_until(1, "deploy waits", |run| state(run, "deliver", "deploy") == "blocked").await;
     assert_eq!(state(&waits, "check", "test"), "success", "{waits:#}");
     assert_eq!(state(&waits, "deliver", "smoke"), "success", "{waits:#}");
-    let log = yard.log(&waits).await;
+    let log = yard.log_of(step(&waits, "deliver", "smoke")).await;
     assert!(log.contains("smoke: 3 users, 2 coins, version 0.1.0"), "{log}");
     assert!(
         yard.http.get(format!("http://127.0.0.1:{port}/healthz")).send().await.is_err(),
@@ -62,17 +62,10 @@ async fn the_example_is_tested_built_tried_approved_and_goes_live() {
     assert_eq!(user["name"], "Ada");
     assert_eq!(list_of(&run["images"]).len(), 1, "{run:#}");
 
-    let left = async || {
-        let mut list = tool("docker");
-        let listed = process::run(list.args(["ps", "-aq", "--filter", "label=mergeyard.workflow"])).await;
-        listed.good().trim().is_empty().then_some(())
-    };
-    until("nothing is left of the pipeline in the engine", left).await;
+    yard.engine_is_clean().await;
     yard.stop().await;
 }
 
-fn state<'a>(run: &'a Value, workflow: &str, step: &str) -> &'a str {
-    let find = |list: &'a Value, name: &str| list_of(list).iter().find(|item| item["name"] == name);
-    let found = find(&run["workflows"], workflow).and_then(|workflow| find(&workflow["steps"], step));
-    found.map_or("missing", |step| text(&step["state"]))
+fn state<'a>(run: &'a Value, workflow: &str, name: &str) -> &'a str {
+    text(&step(run, workflow, name)["state"])
 }

@@ -143,19 +143,24 @@ impl Engine {
         Ok(digests.filter_map(|name| name.split_once('@')?.1.parse().ok()).collect())
     }
 
-    /// Lets go of the older versions of what was built here for this registry. The newest of
-    /// each image stays, as the cache of the next build, and so does what something runs from.
-    pub async fn keep_newest(&self, registry: &RegistryHost) -> Result<usize, EngineError> {
+    /// Lets go of the older versions of what was built here for this registry. The newest `keep` of
+    /// each image stay, as the cache of the next build, and so does what something runs from.
+    pub async fn keep_newest(&self, registry: &RegistryHost, keep: usize) -> Result<usize, EngineError> {
         let docker = self.docker().await?;
         let ours = HashMap::from([("label", vec![TREE_LABEL])]);
         let options = ListImagesOptionsBuilder::new().filters(&ours).build();
         let mut images = self.checked("list images", docker.list_images(Some(options)).await).await?;
         images.sort_by_key(|image| std::cmp::Reverse(image.created));
-        let mut kept = HashSet::new();
+        let mut kept: HashMap<&str, usize> = HashMap::new();
         let mut removed = 0;
         for tag in images.iter().flat_map(|image| &image.repo_tags) {
             let Some((name, _)) = tag.rsplit_once(':') else { continue };
-            if registry_of(name) != registry.as_str() || kept.insert(name) {
+            if registry_of(name) != registry.as_str() {
+                continue;
+            }
+            let kept = kept.entry(name).or_default();
+            if *kept < keep {
+                *kept += 1;
                 continue;
             }
             match docker.remove_image(tag, None::<RemoveImageOptions>, None).await {

@@ -56,7 +56,7 @@ impl Board {
         let said = text::plain(&line.text);
         match &self.kind {
             Kind::Silent => return,
-            Kind::Lines => println!("{} | {said}", label(workflow, step)),
+            Kind::Lines => text::say(format_args!("{} | {said}", label(workflow, step))),
             Kind::Bars { running, .. } => {
                 if let Some(bar) = running.get(&step.id) {
                     bar.set_message(said.clone());
@@ -89,7 +89,7 @@ impl Board {
     pub(super) fn tell(&self, said: &str) {
         match &self.kind {
             Kind::Silent => {}
-            Kind::Lines => println!("{said}"),
+            Kind::Lines => text::say(said),
             // A terminal that is gone is nobody's fault.
             Kind::Bars { all, .. } => drop(all.println(said)),
         }

@@ -13,8 +13,10 @@ use std::{
 };
 
 use mergeyard_plan::run::Answer;
+use mergeyard_run::engine::{Engine, EngineError};
 use mergeyard_types::{RunId, State, StepId, Timestamp};
 use serde_json::{Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     Failed, Format,
@@ -53,6 +55,9 @@ const TICK: Duration = Duration::from_millis(50);
 pub(super) async fn run(args: Args) -> Result<(), Failed> {
     let Args { rehearsal, approve, secret, format, engine } = args;
     let further = configuration(&secret, &engine)?;
+    // From here on what was begun is taken back first.
+    let mut stops = Stops::listen()?;
+    is_there(&engine).await?;
     let stage = Stage::set(rehearsal, further, true).await?;
     let terminal = std::io::stdout().is_terminal();
     let board = match format {
@@ -65,9 +70,51 @@ pub(super) async fn run(args: Args) -> Result<(), Failed> {
     board.tell(&format!("{} at {commit}{changed}, event {}", stage.tree.name, stage.rehearsal.kind));
     let asks = terminal && std::io::stdin().is_terminal() && format == Format::Text;
     let mut play = Play { board, read: BTreeMap::new(), answered: BTreeSet::new(), approve, asks };
-    let played = play.play(&stage).await;
+    let played = match stage.plan(None).await {
+        // The errors of a file end its workflow; what only warns nobody would hear of.
+        Ok(Ok(plan)) => {
+            play.board.pause(|| eprint!("{}", stage.shown(&plan.findings)));
+            play.play(&stage, &mut stops).await
+        }
+        Ok(Err(_)) => play.play(&stage, &mut stops).await,
+        Err(failed) => Err(failed),
+    };
+    let yard = stage.server.yard.clone();
     stage.server.stop().await;
+    if let Err(error) = yard.executor.vacate().await {
+        eprintln!("warning: not all that this run had in the engine could be removed: {error}");
+    }
     finish(played?, format, &play.board)
+}
+
+/// Trying again is for servers; who waits in front of a terminal is told at once.
+async fn is_there(engine: &str) -> Result<(), Failed> {
+    match Engine::connect(engine).await {
+        Err(EngineError::Unreachable { why, .. }) => Err(Failed::work(format!(
+            "no engine answers at {engine} ({why}): start it with `systemctl start docker`, or name another with `--engine`; `mergeyard plan` needs none"
+        ))),
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// What asks this command to stop. One that comes while nobody listens for it is kept.
+struct Stops {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stops {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 fn configuration(secrets: &[String], engine: &str) -> Result<toml::Table, Failed> {
@@ -106,12 +153,12 @@ struct Play {
 
 impl Play {
     /// Has the event run to its end. Interrupted once, it cancels what runs; twice, it goes.
-    async fn play(&mut self, stage: &Stage) -> Result<Played, Failed> {
+    async fn play(&mut self, stage: &Stage, stops: &mut Stops) -> Result<Played, Failed> {
         let yard = &stage.server.yard;
         yard.store.receive(stage.delivery()?).await?;
         yard.wake.inbox.notify_one();
         let mut changes = yard.changes.subscribe();
-        let mut interrupts = 0;
+        let (mut stopping, mut cancelled) = (false, false);
         loop {
             changes.borrow_and_update();
             if let Some(why) = nothing(yard).await? {
@@ -122,18 +169,24 @@ impl Play {
                 if page.run.state.is_final() {
                     return Ok(Ok(page));
                 }
-                self.answer(yard).await?;
+                // Asked to stop before there was a run, this is the first chance to cancel it.
+                if stopping && !cancelled {
+                    yard.store.cancel_run(RUN, "interrupted", Timestamp::now()).await?;
+                    yard.wake.steps.notify_waiters();
+                    cancelled = true;
+                }
+                if !stopping {
+                    self.answer(yard).await?;
+                }
             }
             tokio::select! {
                 _ = tokio::time::timeout(TICK, changes.changed()) => {}
-                _ = tokio::signal::ctrl_c() => {
-                    interrupts += 1;
-                    if interrupts > 1 {
+                () = stops.next() => {
+                    if stopping {
                         return Err(Failed::work("interrupted"));
                     }
+                    stopping = true;
                     self.board.tell("stopping; once more to leave at once");
-                    yard.store.cancel_run(RUN, "interrupted", Timestamp::now()).await?;
-                    yard.wake.steps.notify_waiters();
                 }
             }
         }
@@ -217,22 +270,23 @@ fn finish(played: Played, format: Format, board: &Board) -> Result<(), Failed> {
         Err(_) => (State::Skipped, json!({"status": State::Skipped, "workflows": []})),
     };
     match (format, &played) {
-        (Format::Json, _) => println!("{document:#}"),
-        (Format::Text, Err(why)) => println!("nothing to run: {}", text::plain(why)),
+        (Format::Json, _) => text::say(format_args!("{document:#}")),
+        (Format::Text, Err(why)) => text::say(format_args!("nothing to run: {}", text::plain(why))),
         (Format::Text, Ok(page)) => summary(page, board),
     }
     if matches!(state, State::Success | State::Skipped) { Ok(()) } else { Err(Failed::Told) }
 }
 
 fn summary(page: &RunPage, board: &Board) {
-    println!();
+    text::say("");
     for workflow in &page.workflows {
         let axis = workflow.axis.as_deref().map(|axis| format!("/{axis}")).unwrap_or_default();
         let why = workflow.why.as_deref().map(|why| format!(": {}", text::plain(why))).unwrap_or_default();
-        println!("{} {}{axis} {}{why}", board.mark(workflow.state), workflow.name, workflow.state);
+        let mark = board.mark(workflow.state);
+        text::say(format_args!("{mark} {}{axis} {}{why}", workflow.name, workflow.state));
     }
     let took = page.run.started.zip(page.run.finished).map(|(from, to)| text::duration(to.since(from)));
-    println!("{} in {}", page.run.state, took.unwrap_or_else(|| "no time".to_owned()));
+    text::say(format_args!("{} in {}", page.run.state, took.unwrap_or_else(|| "no time".to_owned())));
 }
 
 /// The form of `--format json`.
