@@ -254,13 +254,13 @@ impl Executor {
         Ok(())
     }
 
-    /// Removes all that this owner has in the engine, caches and images of its registry too: nobody
-    /// comes after it.
+    /// Removes all that this owner has in the engine, and the images of its registry: nobody comes
+    /// after it. Caches may be others' too, so they only stay within their limit.
     pub async fn vacate(&self) -> Result<(), EngineError> {
         if let Executor::Docker(docker) = self {
             docker.engine.sweep(&Live::default()).await?;
             docker.engine.keep_newest(&docker.registry.access().host, 0).await?;
-            docker.engine.keep_caches(0).await?;
+            docker.engine.keep_caches(docker.owner_of_caches(), docker.most_caches).await?;
         }
         Ok(())
     }
