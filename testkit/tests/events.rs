@@ -200,9 +200,20 @@ async fn a_fork_waits_for_a_person_who_trusts_the_account_from_then_on() {
         "{state}: {why}"
     );
 
+    let page = |answer: mergeyard_testkit::yard::Answer| answer.body.as_str().unwrap().to_owned();
+    let asks = page(yard.get("/runs/1", None).await);
+    assert!(
+        asks.contains("a pull request from a fork, by mallory (account ")
+            && asks.contains(">mergeyard approve 1<")
+    );
+    assert!(!asks.contains("waits for a worker"), "all of it waits for a person");
+    assert!(page(yard.get("/", None).await).contains("A run waits for a person."));
+
     approve(&yard, RunId(1)).await;
     yard.settle().await;
     assert_eq!(yard.run(1).await.run.state, State::Success);
+    let answered = page(yard.get("/runs/1", None).await);
+    assert!(answered.contains("Approved</span> by <strong>robin</strong>"), "{answered}");
 
     let next = yard.sample.merge_change("Again", &[("a", b"a")]).unwrap();
     let again = payload::open_pull_request(&yard.sample.hosted(), &next, "opened");
@@ -262,6 +273,29 @@ async fn a_broken_pipeline_file_is_told_on_the_pull_request_with_its_line() {
     yard.close().await;
 }
 
+#[tokio::test]
+async fn all_that_is_wrong_in_a_file_is_kept_and_shown_with_its_lines() {
+    let broken = "steps:\n  test:\n    image: debian\n    commands: [make]\n    depends_on: [nothing]\n  \
+                  ship:\n    imgae: <b>debian</b>\n    commands: [make]\n";
+    let yard = yard(&[(".mergeyard/build.yml", broken)]).await;
+    yard.send("d-1", "pull_request", &opened(&yard)).await;
+    yard.settle().await;
+    let page = yard.get("/runs/1", None).await.body.as_str().unwrap().to_owned();
+    let at_the_forge = format!("/blob/{}/.mergeyard/build.yml#L5", yard.first.head);
+    for part in
+        [".mergeyard/build.yml:5:18", &at_the_forge, "    depends_on: [nothing]", "imgae: &#60;b&#62;debian"]
+    {
+        assert!(page.contains(part), "{part} in {page}");
+    }
+    let run = yard.get("/api/v1/runs/1", None).await.body;
+    let findings = run["workflows"][0]["findings"].as_array().unwrap();
+    assert!(findings.len() > 1, "{run}");
+    let first = &findings[0];
+    assert_eq!((&first["line"], &first["column"], &first["level"]), (&5.into(), &18.into(), &"error".into()));
+    assert_eq!(first["text"], "    depends_on: [nothing]");
+    yard.close().await;
+}
+
 /// Row 24.
 #[tokio::test]
 async fn a_pipeline_file_that_is_a_link_is_refused_and_what_it_leads_to_never_shown() {
@@ -293,11 +327,78 @@ async fn the_files_of_a_pull_request_are_githubs_and_else_those_of_the_commits()
     yard.send("d-1", "pull_request", &payload("1")).await;
     yard.settle().await;
     assert!(yard.verdict("d-1").await.starts_with("ignored: no workflow runs on this `pull_request`"));
+    let [(context, state, why)] = &shown(&yard, yard.first.head)[..] else { panic!() };
+    assert_eq!((context.as_str(), state.as_str()), ("mergeyard/pull_request/build", "success"));
+    assert!(why.starts_with("skipped: it runs when `src/**` changes"), "{why}");
     yard.github.set_files(&yard.repo(), 1, vec!["src/main.rs".to_owned()]);
     yard.send("d-2", "pull_request", &payload("2")).await;
     yard.settle().await;
     assert_eq!(yard.script.played(), ["clone clone", "container test"]);
     yard.close().await;
+}
+
+#[tokio::test]
+async fn a_pull_request_that_no_workflow_is_for_is_not_waited_for_for_ever() {
+    let on_tags = BUILD.replace("[push, pull_request]", "tag");
+    let matrix = format!("matrix:\n  OS: [linux, bsd]\n{on_tags}");
+    let yard = yard(&[(".mergeyard/build.yml", &on_tags), (".mergeyard/test.yml", &matrix)]).await;
+    yard.send("d-1", "pull_request", &opened(&yard)).await;
+    yard.send("d-2", "push", &push(&yard)).await;
+    yard.settle().await;
+    assert!(yard.script.played().is_empty());
+    let skipped = "skipped: the event is `pull_request`, and it runs on `tag`";
+    let shown_at_head = shown(&yard, yard.first.head);
+    let contexts: Vec<_> = shown_at_head.iter().map(|(context, ..)| context.as_str()).collect();
+    let expected =
+        ["build", "test/OS=bsd", "test/OS=linux"].map(|name| format!("mergeyard/pull_request/{name}"));
+    assert_eq!(contexts, expected);
+    assert!(shown_at_head.iter().all(|(_, state, why)| state == "success" && why.starts_with(skipped)));
+    assert_eq!(shown(&yard, yard.first.merge), [], "nobody waits for what a push starts");
+    for id in ["d-1", "d-2"] {
+        assert!(yard.verdict(id).await.starts_with("ignored: no workflow runs on this"));
+    }
+    yard.close().await;
+}
+
+/// Whoever protects a branch by a status wants it to come from the work, not from a message.
+#[tokio::test]
+async fn words_in_a_message_do_not_make_a_check_succeed() {
+    let mut yard = yard(&[(".mergeyard/build.yml", BUILD)]).await;
+    let quiet = yard.sample.branch_change("Break it [skip ci]", &[("a", b"a")]).unwrap();
+    let payload = payload::open_pull_request(&yard.sample.hosted(), &quiet, "opened");
+    yard.send("d-1", "pull_request", &payload).await;
+    yard.settle().await;
+    assert!(yard.verdict("d-1").await.contains("says `[skip ci]`"), "{}", yard.verdict("d-1").await);
+    assert_eq!(shown(&yard, quiet.head), []);
+    yard.close().await;
+}
+
+/// A person is asked about the newest commit of a pull request only, in whatever order it came.
+#[tokio::test]
+async fn a_newer_commit_of_a_pull_request_takes_the_place_of_one_that_waits() {
+    for newer_first in [false, true] {
+        let mut yard = yard(&[(".mergeyard/build.yml", BUILD)]).await;
+        let next = yard.sample.branch_change("Another try", &[("a", b"a")]).unwrap();
+        let of = |merge, action, updated: &str| {
+            let mut payload = payload::open_pull_request(&yard.sample.hosted(), merge, action);
+            payload["pull_request"]["updated_at"] = updated.into();
+            payload["pull_request"]["number"] = 1.into();
+            payload["number"] = 1.into();
+            payload::from_fork(payload, "mallory")
+        };
+        let older = of(&yard.first, "opened", "2030-01-01T00:00:00Z");
+        let newer = of(&next, "synchronize", "2030-01-01T00:00:05Z");
+        let order = if newer_first { [&newer, &older] } else { [&older, &newer] };
+        for (at, payload) in order.into_iter().enumerate() {
+            yard.send(&format!("d-{at}"), "pull_request", payload).await;
+            yard.settle().await;
+        }
+        let [first, second] = [yard.run(1).await.run, yard.run(2).await.run];
+        let (old, new) = if newer_first { (second, first) } else { (first, second) };
+        assert_eq!((old.state, new.state), (State::Cancelled, State::Blocked), "newer first: {newer_first}");
+        assert_eq!(old.cancel.unwrap(), format!("superseded by run {}, whose commit came later", new.id));
+        yard.close().await;
+    }
 }
 
 #[tokio::test]

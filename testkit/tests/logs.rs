@@ -493,3 +493,43 @@ async fn programs_read_lines_and_matches() {
     assert_eq!(site.get(&format!("{api}/search")).await.status(), 400);
     assert_eq!(site.get("/api/v1/steps/999/search?q=x").await.status(), 404);
 }
+
+#[tokio::test]
+async fn viewers_who_come_at_different_times_each_see_every_line_once() {
+    let site = Site::new().await;
+    site.run(&plan(1, "title")).await;
+    let job = site.claim().await;
+    let server = serve(&site).await;
+    let (sender, receiver) = mpsc::channel(8);
+    let (logs, lease) = (site.pages.logs.clone(), job.lease);
+    let writer = tokio::spawn(async move { logs.write(lease.run, lease.step, 1, receiver).await });
+    let path = format!("/api/v1/steps/{}/log", lease.step);
+    let mut viewers = Vec::new();
+    for n in 0..120_u64 {
+        sender.send(said(&n.to_string())).await.unwrap();
+        // Somebody begins at the beginning, somebody goes on from a line in the middle of a piece.
+        if n % 20 == 7 {
+            let from = n / 2;
+            let seen = Events::open(&server, &path, Some(&from.to_string())).await;
+            viewers.push(tokio::spawn(async move { (from, lines_until(seen, 120).await) }));
+        }
+    }
+    for viewer in viewers {
+        let (from, seen) = viewer.await.unwrap();
+        assert_eq!(seen, (from..120).map(|n| n.to_string()).collect::<Vec<_>>());
+    }
+    drop(sender);
+    writer.await.unwrap().unwrap();
+}
+
+/// What is told until line `last` was.
+async fn lines_until(mut events: Events, last: u64) -> Vec<String> {
+    let mut seen = Vec::new();
+    loop {
+        let event = events.next().await.expect("the step goes on");
+        seen.extend(event.texts());
+        if event.id.as_deref() == Some(&last.to_string()) {
+            return seen;
+        }
+    }
+}

@@ -147,6 +147,11 @@ async fn workflow_state(site: &Site, workflow: i64, state: &str) {
     site.arrange(&format!("UPDATE workflows SET state = '{state}' WHERE id = {workflow}")).await;
 }
 
+/// The page as it reads: code in a sentence stands between backticks.
+async fn page_of(site: &Site, run: mergeyard_types::RunId) -> String {
+    site.page(&format!("/runs/{run}")).await.replace("<code>", "`").replace("</code>", "`")
+}
+
 /// The part of the page that is one element with this id.
 fn part<'a>(page: &'a str, id: &str) -> &'a str {
     let begin = page.find(&format!("id=\"{id}\"")).unwrap_or_else(|| panic!("there is no {id}"));
@@ -162,7 +167,7 @@ async fn each_part_says_what_it_waits_for() {
         state(&site, step, now, "").await;
     }
     workflow_state(&site, 1, "running").await;
-    let page = site.page(&format!("/runs/{run}")).await;
+    let page = page_of(&site, run).await;
     assert!(part(&page, "s6").contains("waits for `postgres` and `compile`"), "{}", part(&page, "s6"));
     assert!(part(&page, "s7").contains("waits for `unit` and `integration`"));
     assert!(part(&page, "s2").contains(">service<"));
@@ -170,7 +175,7 @@ async fn each_part_says_what_it_waits_for() {
     assert!(part(&page, "w4").contains("waits for its turn in the group `docs`, of which 1 may run"));
     assert!(part(&page, "w1").contains("linux/amd64") && part(&page, "w2").contains("linux/arm64"));
     state(&site, 2, "running", ", up = 1").await;
-    let page = site.page(&format!("/runs/{run}")).await;
+    let page = page_of(&site, run).await;
     assert!(part(&page, "s2").contains("service, up"));
     assert!(part(&page, "s6").contains("waits for `compile`"), "a service that is up is not waited for");
 }
@@ -186,7 +191,7 @@ async fn a_gate_is_shown_with_the_command_that_opens_it() {
     state(&site, 16, "blocked", "").await;
     workflow_state(&site, 3, "blocked").await;
     site.arrange("UPDATE runs SET state = 'blocked'").await;
-    let page = site.page(&format!("/runs/{run}")).await;
+    let page = page_of(&site, run).await;
     let summary = &page[page.find("id=\"summary\"").unwrap()..page.find("id=\"images\"").unwrap()];
     assert!(summary.contains("waits for approval `production`"), "{summary}");
     assert!(summary.contains(&format!("mergeyard approve {run} production")));
@@ -204,7 +209,7 @@ async fn a_run_of_a_stranger_says_how_it_is_let_in() {
     site.arrange("UPDATE runs SET fork = 1").await;
     site.arrange("UPDATE workflows SET rules = '{}'").await;
     site.arrange("UPDATE steps SET rules = '{}'").await;
-    let page = site.page(&format!("/runs/{run}")).await;
+    let page = page_of(&site, run).await;
     assert!(page.contains("because it comes from a fork"), "{page}");
     assert!(page.contains(&format!(">mergeyard approve {run}<")));
 }
@@ -218,7 +223,7 @@ async fn a_failed_step_is_open_at_the_end_of_its_log_and_others_are_not() {
     site.log(&job, (1..=1000).map(|n| format!("line {n}."))).await;
     site.finish(&job, Outcome::Failure { message: "exit code 2".into() }).await;
     state(&site, 1, "success", ", outputs = '{\"version\": \"1.4.2\", \"token\": \"********\"}'").await;
-    let page = site.page(&format!("/runs/{run}")).await;
+    let page = page_of(&site, run).await;
     assert!(page.contains("<details class=\"step\" id=\"s3\" open>"));
     assert!(!page.contains("<details class=\"step\" id=\"s1\" open>"));
     assert!(page.contains("line 1000.") && !page.contains("line 10."), "the end is what counts");
@@ -234,9 +239,10 @@ async fn outputs_reruns_and_reasons_to_skip_are_told() {
     state(&site, 1, "success", ", why = 'kept from run 2'").await;
     state(&site, 3, "success", ", outputs = '{\"version\": \"1.4.2\", \"token\": \"********\"}'").await;
     state(&site, 4, "skipped", ", why = 'no file under `docs/**` changed'").await;
-    let page = site.page(&format!("/runs/{run}")).await;
+    let page = page_of(&site, run).await;
     assert!(page.contains("Rerun of") && page.contains("<a href=\"/runs/2\">run 2</a>"));
     assert!(part(&page, "s1").contains("kept from run 2"));
+    assert!(page.contains("1 of 18 steps were kept with their outputs"), "{page}");
     assert!(part(&page, "s4").contains("no file under `docs/**` changed"));
     let outputs = &page[page.find("id=\"facts-3\"").unwrap()..];
     let outputs = &outputs[..outputs.find("</div></div>").unwrap_or(outputs.len())];
@@ -247,7 +253,7 @@ async fn outputs_reruns_and_reasons_to_skip_are_told() {
 async fn what_waits_for_what_is_a_picture_that_stays_the_same() {
     let site = Site::new().await;
     let run = stored(&site).await;
-    let page = site.page(&format!("/runs/{run}")).await;
+    let page = page_of(&site, run).await;
     let picture = |page: &str, id: &str| {
         let begin = page.find(&format!("id=\"{id}\"")).unwrap();
         let rest = &page[begin..];
@@ -259,6 +265,6 @@ async fn what_waits_for_what_is_a_picture_that_stays_the_same() {
     assert!(steps.contains("href=\"#s6\"") && steps.contains("integration: queued"));
     let workflows = picture(&page, "overview");
     assert!(workflows.contains("href=\"#w3\"") && workflows.contains("deploy"));
-    assert_eq!(steps, picture(&site.page(&format!("/runs/{run}")).await, "graph-1"));
+    assert_eq!(steps, picture(&page_of(&site, run).await, "graph-1"));
     assert!(!page.contains("id=\"graph-3\" data-current><div"), "a chain needs no picture");
 }

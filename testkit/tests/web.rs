@@ -297,7 +297,7 @@ async fn hostile_text_is_inert_on_every_page() {
     site.finish(&job, Outcome::Failure { message: HOSTILE.into() }).await;
     let poisonous = site.deliver("poisonous", HOSTILE).await;
     let verdict = store::Verdict::Dead(HOSTILE.into());
-    site.pages.store.settle_delivery(&poisonous, verdict, None, NOW).await.unwrap();
+    site.pages.store.settle_delivery(&poisonous, verdict, &[], NOW).await.unwrap();
     while let Some(effect) = site.pages.store.next_effect(NOW).await.unwrap() {
         site.pages.store.effect_dead(effect.id, HOSTILE, NOW).await.unwrap();
     }

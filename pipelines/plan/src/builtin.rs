@@ -23,7 +23,7 @@ pub(crate) fn image(images: &[Candidate]) -> Source {
         findings: findings.clone(),
         ..SourcePoint::default()
     };
-    Source { file: file.to_owned(), points: images.iter().map(of_folder).collect() }
+    Source { file: file.to_owned(), points: images.iter().map(of_folder).collect(), ..Source::default() }
 }
 
 /// Not by substitution: a folder may be called as it likes, and substitution is for text.

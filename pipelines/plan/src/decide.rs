@@ -110,6 +110,19 @@ pub struct PlannedWorkflow {
     pub steps: Vec<PlannedStep>,
 }
 
+impl PlannedWorkflow {
+    /// How its status is called at the forge.
+    pub fn context(&self, event: &str) -> String {
+        status_context(event, &self.name, self.axis.as_deref())
+    }
+}
+
+/// How a workflow's status is called at the forge.
+pub(crate) fn status_context(event: &str, name: &str, axis: Option<&str>) -> String {
+    let axis = axis.map(|axis| format!("/{axis}")).unwrap_or_default();
+    format!("mergeyard/{event}/{name}{axis}")
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Run,

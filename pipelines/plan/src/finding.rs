@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Codes are ours, except those of other programs that look at files too.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding<Code = &'static str> {
     pub file: String,
     /// From 1. Zero when the finding is about the file as a whole.
@@ -18,14 +18,37 @@ pub struct Finding<Code = &'static str> {
     pub message: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     Error,
     Warning,
 }
 
+/// A finding with the line it is about, for those who do not have the file at that commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quoted {
+    #[serde(flatten)]
+    pub finding: Finding<String>,
+    /// The line, or what of it is around the place.
+    pub line_text: Option<String>,
+    /// Characters of that text before the place.
+    pub mark: usize,
+}
+
 impl Finding {
+    /// With the line it is about, from the text of its file where that is known.
+    pub fn quoted(&self, source: Option<&str>) -> Quoted {
+        let Finding { file, line, column, level, code, message } = self.clone();
+        let finding = Finding { file, line, column, level, code: code.to_owned(), message };
+        let text = line.checked_sub(1).and_then(|before| source?.lines().nth(before));
+        let (line_text, mark) = match text.map(|text| excerpt(text, column.saturating_sub(1))) {
+            Some((text, mark)) => (Some(text), mark),
+            None => (None, 0),
+        };
+        Quoted { finding, line_text, mark }
+    }
+
     pub fn error(file: &str, code: &'static str, message: impl Into<String>) -> Self {
         let file = file.to_owned();
         Self { file, line: 0, column: 0, level: Level::Error, code, message: message.into() }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::OnFailure;
+use crate::{finding::Quoted, spec::OnFailure};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -43,6 +43,9 @@ pub struct WorkflowRules {
     pub runs_on: RunsOn,
     pub gate: Option<String>,
     pub concurrency: Option<ConcurrencyRule>,
+    /// What its files were found to have wrong, which is why it was refused, or to be warned of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Quoted>,
 }
 
 /// Of the workflows in one group, at most `limit` run at the same time, across runs of one

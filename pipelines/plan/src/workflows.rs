@@ -26,6 +26,9 @@ const MOST_WORKFLOWS: usize = 1000;
 const MOST_STEPS: usize = 10_000;
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 
+/// Findings that are kept with a run for its page; who mends these sees the others.
+const MOST_KEPT: usize = 100;
+
 /// What files are planned from.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
@@ -57,6 +60,8 @@ pub struct Source {
     /// `.mergeyard/build.yml`.
     pub file: String,
     pub points: Vec<SourcePoint>,
+    /// The texts of it and of what it includes, by their files.
+    pub texts: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -119,7 +124,13 @@ impl Reading<'_> {
             self.workflows += 1;
             vec![SourcePoint { findings, ..SourcePoint::default() }]
         });
-        Source { file: file.path.clone(), points }
+        let text = |file: &PipelineFile| {
+            let bytes = file.content.as_ref().ok()?;
+            let text = spec::text(&file.path, bytes, self.limits).ok()?;
+            Some((file.path.clone(), text.to_owned()))
+        };
+        let texts = std::iter::once(file).chain(&file.included).filter_map(text).collect();
+        Source { file: file.path.clone(), points, texts }
     }
 
     fn points(&mut self, file: &PipelineFile) -> Result<Vec<SourcePoint>, Vec<Finding>> {
@@ -217,13 +228,18 @@ pub fn plan(sources: &[Source], request: &Request<'_>) -> Plan {
         Plan { event: request.facts.pipeline.event, workflows: vec![], whys: vec![], findings: vec![] };
     let mut told = HashSet::new();
     for draft in drafts {
+        let mut kept = Vec::new();
         for finding in &draft.findings {
             // Each point of a matrix finds the same.
             if told.insert((finding.file.clone(), finding.line, finding.column, finding.message.clone())) {
+                if plan.findings.len() < MOST_KEPT {
+                    kept.push(finding.quoted(draft.source.texts.get(&finding.file).map(String::as_str)));
+                }
                 plan.findings.push(finding.clone());
             }
         }
-        let (workflow, whys) = draft.finished(request);
+        let (mut workflow, whys) = draft.finished(request);
+        workflow.rules.findings = kept;
         plan.workflows.push(workflow);
         plan.whys.push(whys);
     }
@@ -250,14 +266,23 @@ impl Plan {
         Some(Self { workflows, whys, ..self })
     }
 
+    /// Every workflow and why it is left out, when that is all of them.
+    pub fn all_skipped(&self) -> Option<Vec<(&PlannedWorkflow, &str)>> {
+        fn skipped(workflow: &PlannedWorkflow) -> Option<(&PlannedWorkflow, &str)> {
+            match &workflow.verdict {
+                Verdict::Skip(why) => Some((workflow, why)),
+                Verdict::Run | Verdict::Refuse(_) => None,
+            }
+        }
+        self.workflows.iter().map(skipped).collect()
+    }
+
     /// Why there is nothing to run and nothing to complain about, if so.
     pub fn nothing_to_do(&self) -> Option<String> {
         const MOST_TOLD: usize = 3;
-        let skipped = |workflow: &PlannedWorkflow| match &workflow.verdict {
-            Verdict::Skip(why) => Some(format!("`{}`: {why}", workflow.name)),
-            Verdict::Run | Verdict::Refuse(_) => None,
-        };
-        let mut whys = self.workflows.iter().map(skipped).collect::<Option<Vec<String>>>()?;
+        let skipped = self.all_skipped()?;
+        let mut whys: Vec<String> =
+            skipped.into_iter().map(|(workflow, why)| format!("`{}`: {why}", workflow.name)).collect();
         whys.dedup();
         let more = whys.len().saturating_sub(MOST_TOLD);
         whys.truncate(MOST_TOLD);
@@ -402,6 +427,7 @@ impl<'a> Draft<'a> {
                 group: concurrency.group.clone().unwrap_or_else(|| self.name.clone()),
                 limit: concurrency.limit,
             }),
+            findings: Vec::new(),
         };
         let (why, steps) = match &self.verdict {
             Verdict::Run => (self.why, self.steps.steps),
@@ -429,7 +455,8 @@ fn variables(of_run: &Variables, facts: &Facts, name: &str, number: usize, point
     all
 }
 
-fn skip_ci(facts: &Facts) -> Option<String> {
+/// What the commit's message says, if it says that nothing is to run.
+pub fn skip_ci(facts: &Facts) -> Option<String> {
     let event = facts.pipeline.event;
     let message = facts.commit.message.to_lowercase();
     let said = ["[skip ci]", "[ci skip]"].into_iter().find(|words| message.contains(words))?;

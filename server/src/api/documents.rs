@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use mergeyard_plan::finding::{self, Level, Quoted};
 use mergeyard_types::{State, Timestamp};
 use serde::Serialize;
 use utoipa::{
@@ -56,6 +57,24 @@ pub(super) struct Workflow {
     #[schema(schema_with = state)]
     state: State,
     why: Option<String>,
+    /// What its files were found to have wrong: the errors it was refused for, and warnings.
+    findings: Vec<Finding>,
+}
+
+/// What is wrong in a file, and where.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Finding {
+    file: String,
+    /// From 1; 0 when it is about the file as a whole.
+    line: usize,
+    /// From 1; 0 when it is about a whole line or file.
+    column: usize,
+    #[schema(value_type = String, pattern = "^(error|warning)$")]
+    level: Level,
+    code: String,
+    message: String,
+    /// The line it is about.
+    text: Option<String>,
 }
 
 /// An image that the run published.
@@ -182,7 +201,16 @@ impl RunDetails {
 impl Workflow {
     fn of(row: &WorkflowRow) -> Self {
         let (name, axis, why) = (row.name.clone(), row.axis.clone(), row.why.clone());
-        Self { id: row.id.0, name, axis, state: row.state, why }
+        let findings = row.rules.findings.iter().map(Finding::of).collect();
+        Self { id: row.id.0, name, axis, state: row.state, why, findings }
+    }
+}
+
+impl Finding {
+    fn of(quoted: &Quoted) -> Self {
+        let Quoted { finding, line_text, mark: _ } = quoted.clone();
+        let finding::Finding { file, line, column, level, code, message } = finding;
+        Self { file, line, column, level, code, message, text: line_text }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mergeyard_types::{RunId, Timestamp};
 
-use super::Failed;
+use super::{Failed, operator};
 use crate::{
     config::Config,
     data_dir::DataDir,
@@ -13,7 +13,8 @@ use crate::{
 
 pub(super) async fn cancel(config: Config, run: RunId, why: &str) -> Result<(), Failed> {
     let store = open(&config).await?;
-    match store.cancel_run(run, why, Timestamp::now()).await? {
+    let why = format!("{why} ({})", operator());
+    match store.cancel_run(run, &why, Timestamp::now()).await? {
         None => Err(Failed::work(format!("there is no run {run}"))),
         Some(false) => Err(Failed::work(format!("run {run} is over already"))),
         Some(true) => {

@@ -59,7 +59,7 @@ enum Command {
     Cancel {
         run: RunId,
         /// The reason, shown on the run's page
-        #[arg(long, default_value = "cancelled on the command line")]
+        #[arg(long, default_value = "cancelled")]
         why: String,
     },
     /// Open, or refuse, what waits for a person

@@ -16,7 +16,7 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 use futures_util::FutureExt;
 use mergeyard_plan::{
     change::{self, At, Change, Identity},
-    decide::{Decision, PlannedRun},
+    decide::PlannedRun,
     effect::{CommitStatus, Effect, StatusState},
     event::{Event, Forge},
 };
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use rehearse::rehearse;
+use work::Work;
 
 use crate::{
     payload,
@@ -125,7 +126,7 @@ async fn give_up_or_retry(yard: &Yard, claimed: &Claimed, fault: Fault) -> Resul
         warn!(delivery = %claimed.id, why, "gave up on a delivery; `mergeyard deliveries replay {}` tries again", claimed.id);
         (Verdict::Dead(why), tell)
     };
-    yard.store.settle_delivery(&claimed.id, verdict, tell.map(|effect| *effect), now).await
+    yard.store.settle_delivery(&claimed.id, verdict, tell.map(|effect| *effect).as_slice(), now).await
 }
 
 /// 2 s, 10 s, 50 s, 250 s, 10 min.
@@ -147,7 +148,7 @@ async fn decide(yard: &Yard, claimed: &Claimed) -> Result<(), Fault> {
     let now = yard.clock.now();
     let change = match change::change(&event, &rules.policies, &identity) {
         Ok(change) => change,
-        Err(why) => return ignore(yard, claimed, why, now).await,
+        Err(why) => return ignore(yard, claimed, why, &[], now).await,
     };
     let repository = &change.repository;
     let remote = yard
@@ -163,8 +164,8 @@ async fn decide(yard: &Yard, claimed: &Claimed) -> Result<(), Fault> {
             fault
         })?;
         let mut plan = match decision {
-            Decision::Ignore(why) => return ignore(yard, claimed, why, now).await,
-            Decision::Run(plan) => plan,
+            Work::Nothing { why, tell } => return ignore(yard, claimed, why, &tell, now).await,
+            Work::Run(plan) => plan,
         };
         hold(yard, &change, &mut plan).await?;
         let created =
@@ -182,9 +183,15 @@ async fn decide(yard: &Yard, claimed: &Claimed) -> Result<(), Fault> {
     Err(Fault { why, passing: true, tell: None })
 }
 
-async fn ignore(yard: &Yard, claimed: &Claimed, why: String, now: Timestamp) -> Result<(), Fault> {
+async fn ignore(
+    yard: &Yard,
+    claimed: &Claimed,
+    why: String,
+    tell: &[Effect],
+    now: Timestamp,
+) -> Result<(), Fault> {
     info!(delivery = %claimed.id, why, "ignored a delivery");
-    Ok(yard.store.settle_delivery(&claimed.id, Verdict::Ignored(why), None, now).await?)
+    Ok(yard.store.settle_delivery(&claimed.id, Verdict::Ignored(why), tell, now).await?)
 }
 
 async fn read(yard: &Yard, claimed: &Claimed) -> Result<Event, Fault> {

@@ -5,9 +5,11 @@
 
 use mergeyard_plan::{
     change::Change,
-    decide::{self, Decision, planned_run},
-    event::{Event, EventKind},
+    decide::{self, Decision, PlannedRun, PlannedWorkflow, planned_run},
+    effect::{CommitStatus, Effect, StatusState},
+    event::{Event, EventKind, Forge},
     facts::Facts,
+    run::skipped,
     spec::{self, Limits},
     workflows::{self, Gates, PipelineFile, Plan, Request},
 };
@@ -18,6 +20,25 @@ use tokio_util::sync::CancellationToken;
 use super::{Fault, builtin, facts, sources};
 use crate::yard::Yard;
 
+/// What is done about a change.
+pub(super) enum Work {
+    Nothing {
+        why: String,
+        /// What the outside is told all the same.
+        tell: Vec<Effect>,
+    },
+    Run(Box<PlannedRun>),
+}
+
+impl From<Decision> for Work {
+    fn from(decision: Decision) -> Self {
+        match decision {
+            Decision::Ignore(why) => Work::Nothing { why, tell: Vec::new() },
+            Decision::Run(plan) => Work::Run(plan),
+        }
+    }
+}
+
 /// The number is the run's, if the run comes about; its plan has it in many places.
 pub(super) async fn decide(
     yard: &Yard,
@@ -25,21 +46,21 @@ pub(super) async fn decide(
     change: &Change<'_>,
     remote: &Remote,
     (number, now): (RunId, Timestamp),
-) -> Result<Decision, Fault> {
+) -> Result<Work, Fault> {
     let commit = fetch(yard, change, remote).await?;
     let found = sources::read(&commit).await?;
     let built_in = found.is_empty();
     if let Some(why) = builtin::starts_nothing(change).filter(|_| built_in) {
-        return Ok(Decision::Ignore(why));
+        return Ok(Decision::Ignore(why).into());
     }
     let facts = facts::facts(yard, event, change, (remote, &commit), (number, now), built_in).await?;
     if built_in {
-        return builtin::decide(yard, change, &commit, &facts).await;
+        return Ok(builtin::decide(yard, change, &commit, &facts).await?.into());
     }
-    let work = Work { yard, change, remote, commit: &commit, facts: &facts };
-    Ok(match wanted(event, work.plan(found).await?) {
-        Ok(plan) => decision(change, &facts, plan),
-        Err(why) => Decision::Ignore(why),
+    let planning = Planning { yard, change, remote, commit: &commit, facts: &facts };
+    Ok(match wanted(event, planning.plan(found).await?) {
+        Ok(plan) => work(change, &facts, plan),
+        Err(why) => Decision::Ignore(why).into(),
     })
 }
 
@@ -62,8 +83,8 @@ pub(super) async fn plan(
     if built_in {
         return Ok(decide::built_in(change, &facts, &builtin::candidates(&commit).await?));
     }
-    let work = Work { yard, change, remote, commit: &commit, facts: &facts };
-    Ok(wanted(event, work.plan(found).await?))
+    let planning = Planning { yard, change, remote, commit: &commit, facts: &facts };
+    Ok(wanted(event, planning.plan(found).await?))
 }
 
 async fn fetch(yard: &Yard, change: &Change<'_>, remote: &Remote) -> Result<Commit, Fault> {
@@ -80,7 +101,7 @@ fn wanted(event: &Event, plan: Plan) -> Result<Plan, String> {
     plan.only(only).ok_or_else(|| format!("there is no workflow `{only}`; there is {}", names.join(", ")))
 }
 
-struct Work<'a> {
+struct Planning<'a> {
     yard: &'a Yard,
     change: &'a Change<'a>,
     remote: &'a Remote,
@@ -88,7 +109,7 @@ struct Work<'a> {
     facts: &'a Facts,
 }
 
-impl Work<'_> {
+impl Planning<'_> {
     async fn plan(&self, found: Vec<sources::Source>) -> Result<Plan, Fault> {
         let rules = self.yard.rules();
         let limits = Limits { matrix_points: rules.pipelines.matrix_limit, ..Limits::DEFAULT };
@@ -165,12 +186,33 @@ fn pipeline_file(source: sources::Source, included: Vec<PipelineFile>) -> Pipeli
 }
 
 /// A run, when there is anything to do or to say no to.
-fn decision(change: &Change<'_>, facts: &Facts, plan: Plan) -> Decision {
+fn work(change: &Change<'_>, facts: &Facts, plan: Plan) -> Work {
     if let Some(why) = plan.nothing_to_do() {
-        return Decision::Ignore(why);
+        return Work::Nothing { why, tell: skipped_statuses(change, facts, &plan) };
     }
     let mut run = planned_run(change, plan.workflows);
     run.id = Some(facts.pipeline.number);
     run.facts = serde_json::to_value(facts.clone().kept()).unwrap_or_default();
-    Decision::Run(Box::new(run))
+    Work::Run(Box::new(run))
+}
+
+/// A branch may be protected by the statuses of workflows, and a pull request none of them is for
+/// must not wait for ever. Words in a message leave everything out too, and what a branch is
+/// protected by must not be had for words; other events protect nothing.
+fn skipped_statuses(change: &Change<'_>, facts: &Facts, plan: &Plan) -> Vec<Effect> {
+    let is_waited_for = change.forge == Forge::Github && change.event == EventKind::PullRequest;
+    if !is_waited_for || workflows::skip_ci(facts).is_some() {
+        return Vec::new();
+    }
+    let status = |(workflow, why): (&PlannedWorkflow, &str)| {
+        Effect::CommitStatus(CommitStatus {
+            repo: change.repository.name.clone(),
+            commit: change.commit,
+            context: workflow.context(&change.event.to_string()),
+            state: StatusState::Success,
+            description: skipped(why),
+            run: None,
+        })
+    };
+    plan.all_skipped().unwrap_or_default().into_iter().map(status).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use mergeyard_plan::{change::Identity, event::Repository};
+use mergeyard_plan::{change::Identity, effect::Effect, event::Repository};
 use mergeyard_types::{DeliveryId, RepoName, RunId, Timestamp};
 use sqlx::{QueryBuilder, Row, Sqlite, SqlitePool, sqlite::SqliteRow};
 use tokio::sync::{mpsc, oneshot};
@@ -322,7 +322,7 @@ impl Store {
         &self,
         id: &DeliveryId,
         verdict: Verdict,
-        effect: Option<mergeyard_plan::effect::Effect>,
+        tell: &[Effect],
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let (state, why, not_before) = match verdict {
@@ -338,7 +338,7 @@ impl Store {
             .bind(id.as_str())
             .execute(&mut *tx.inner)
             .await?;
-        tx.add_effects(effect.as_slice(), now).await?;
+        tx.add_effects(tell, now).await?;
         tx.commit().await
     }
 

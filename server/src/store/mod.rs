@@ -33,7 +33,7 @@ pub use fuse::Fuse;
 pub use leases::{Job, Lease, Place, Pulse, ReportError};
 pub use new_runs::Created;
 pub use pages::{ImageRow, RunPage, RunRow, StepRow, WorkflowRow};
-pub use reruns::Repeated;
+pub use reruns::{KEPT, Repeated};
 pub use runs::Answered;
 pub use schedules::Due;
 pub use secrets::{SealedSecret, SecretRow};

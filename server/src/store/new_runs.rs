@@ -2,13 +2,13 @@
 
 use mergeyard_plan::{
     decide::{PlannedRun, PlannedStep, PlannedWorkflow, Verdict as PlanVerdict},
-    event::Repository,
+    event::{EventKind, Repository},
     run::Report,
 };
 use mergeyard_types::{DeliveryId, RunId, State, Timestamp};
 use sqlx::Row;
 
-use super::{DeliveryState, Store, StoreError, Tx, runs::forge_word, to_json};
+use super::{DeliveryState, Store, StoreError, Tx, runs::forge_word, to_json, word};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Created {
@@ -224,8 +224,8 @@ impl Tx {
         Ok(())
     }
 
-    /// A newer merge of a branch contains the older one, so an older run that still waits
-    /// is not worth starting, whichever of the two was heard of first.
+    /// An older run that still waits is not worth starting once there is a newer one in its place,
+    /// whichever of the two was heard of first.
     async fn supersede(
         &mut self,
         run: RunId,
@@ -233,7 +233,67 @@ impl Tx {
         plan: &PlannedRun,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let Some(merged) = plan.merged_at.filter(|_| plan.supersede && replays == 0) else { return Ok(()) };
+        if !plan.supersede || replays > 0 {
+            return Ok(());
+        }
+        match (plan.merged_at, plan.number) {
+            (Some(merged), _) => self.supersede_merge(run, merged, plan, now).await,
+            (None, Some(number)) if plan.event == EventKind::PullRequest.as_str() => {
+                self.supersede_pull_request(run, number, plan, now).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A newer commit takes the place of the one before it, also where that waits for a person:
+    /// nobody is to be asked about what nobody wants any more.
+    async fn supersede_pull_request(
+        &mut self,
+        run: RunId,
+        number: u64,
+        plan: &PlannedRun,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let others = sqlx::query(
+            "SELECT id, key, state FROM runs WHERE known_as = ? AND number = ? AND event = ? AND commit_sha <> ? \
+             AND rerun_of IS NULL ORDER BY id",
+        )
+        .bind(plan.known_as.as_str())
+        .bind(number as i64)
+        .bind(&plan.event)
+        .bind(plan.commit.to_string())
+        .fetch_all(&mut *self.inner)
+        .await?;
+        let mine = updated(&plan.occasion);
+        let mut older = Vec::new();
+        for other in others {
+            let (id, key): (i64, String) = (other.try_get("id")?, other.try_get("key")?);
+            let state: State = word(&other, "state")?;
+            // One second may see two commits; then the one that was heard of first was first.
+            if updated(&key).zip(mine).is_some_and(|(theirs, mine)| theirs > mine) {
+                let why = format!("superseded by run {id}, whose commit came later");
+                self.apply(run, Report::Cancel { why }, now).await?;
+                return Ok(());
+            }
+            if matches!(state, State::Queued | State::Blocked) {
+                older.push(RunId(id));
+            }
+        }
+        for older in older {
+            let why = format!("superseded by run {run}, whose commit came later");
+            self.apply(older, Report::Cancel { why }, now).await?;
+        }
+        Ok(())
+    }
+
+    /// A newer merge of a branch contains the older one.
+    async fn supersede_merge(
+        &mut self,
+        run: RunId,
+        merged: Timestamp,
+        plan: &PlannedRun,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         let newer = sqlx::query(
             "SELECT id FROM runs WHERE known_as = ? AND branch = ? AND event = ? AND merged > ? ORDER BY merged DESC LIMIT 1",
         )
@@ -272,6 +332,12 @@ impl Tx {
             .await?;
         row.map(|row| Ok(RunId(row.try_get(0)?))).transpose()
     }
+}
+
+/// When the pull request of an occasion, or of a key that ends in one, was last changed.
+fn updated(occasion: &str) -> Option<&str> {
+    let occasion = occasion.split_once("/replay-").map_or(occasion, |(before, _)| before);
+    occasion.rsplit('/').next().filter(|updated| updated.contains('T'))
 }
 
 fn key(plan: &PlannedRun, replays: u32) -> String {

@@ -116,6 +116,17 @@ impl Store {
         rows.iter().map(run_row).collect()
     }
 
+    /// Runs that wait for a person, newest first.
+    pub async fn blocked_runs(&self, limit: u32) -> Result<Vec<RunRow>, StoreError> {
+        sqlx::query("SELECT * FROM runs WHERE state = 'blocked' ORDER BY id DESC LIMIT ?")
+            .bind(limit)
+            .fetch_all(&self.reader)
+            .await?
+            .iter()
+            .map(run_row)
+            .collect()
+    }
+
     /// The repositories of the newest runs.
     pub async fn active_repositories(&self) -> Result<Vec<RepoName>, StoreError> {
         let rows =

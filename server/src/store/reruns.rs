@@ -11,6 +11,9 @@ use sqlx::Row;
 
 use super::{Store, StoreError, Tx, to_json};
 
+/// How the reason of a step begins that a rerun did not repeat; the run it was done in follows.
+pub const KEPT: &str = "kept from run ";
+
 /// What became of the wish to repeat a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repeated {
@@ -167,7 +170,6 @@ impl Tx {
 
 /// Names the run in which the step was really done, which is where its log is.
 fn kept_from(run: RunId, step: &Step) -> String {
-    const KEPT: &str = "kept from run ";
     let earlier = step.why.as_deref().filter(|why| why.starts_with(KEPT));
     earlier.map_or_else(|| format!("{KEPT}{run}"), str::to_owned)
 }

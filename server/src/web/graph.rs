@@ -48,14 +48,42 @@ pub(super) fn order(needs: &[&[usize]]) -> Vec<usize> {
 
 /// `None` when there is nothing to see: a chain, or a thicket.
 pub(super) fn picture(nodes: &[Node]) -> Option<Safe<String>> {
-    let is_chain = nodes.iter().enumerate().all(|(at, node)| match at {
-        0 => node.needs.is_empty(),
-        at => node.needs == [at - 1],
-    });
-    if is_chain || nodes.len() > MOST_NODES || nodes.iter().all(|node| node.needs.is_empty()) {
+    let too_many = nodes.len() > MOST_NODES;
+    let is_chain = || {
+        direct(nodes).iter().enumerate().all(|(at, needs)| match at {
+            0 => needs.is_empty(),
+            at => *needs == [at - 1],
+        })
+    };
+    if too_many || is_chain() || nodes.iter().all(|node| node.needs.is_empty()) {
         return None;
     }
     Some(Safe(draw(nodes, &layout(nodes))))
+}
+
+/// The needs that are not met anyway once the others are: lines for these too hide what a picture
+/// is for.
+fn direct(nodes: &[Node]) -> Vec<Vec<usize>> {
+    let leads = |from: usize, to: usize| {
+        let mut seen = vec![false; nodes.len()];
+        let mut open = vec![from];
+        while let Some(at) = open.pop() {
+            for need in nodes[at].needs.iter().copied().filter(|need| *need < nodes.len()) {
+                if need == to {
+                    return true;
+                }
+                if !std::mem::replace(&mut seen[need], true) {
+                    open.push(need);
+                }
+            }
+        }
+        false
+    };
+    let of = |node: &Node| {
+        let known = || node.needs.iter().copied().filter(|need| *need < nodes.len());
+        known().filter(|need| !known().any(|other| other != *need && leads(other, *need))).collect()
+    };
+    nodes.iter().map(of).collect()
 }
 
 /// Where something stands: a column, and a row in it.
@@ -81,8 +109,9 @@ enum Tenant {
 fn layout(nodes: &[Node]) -> Layout {
     let columns = columns(nodes);
     let is_before = |at: usize, need: usize| need < nodes.len() && columns[need] < columns[at];
+    let direct = direct(nodes);
     let edges: Vec<(usize, usize)> = (0..nodes.len())
-        .flat_map(|at| nodes[at].needs.iter().map(move |need| (*need, at)))
+        .flat_map(|at| direct[at].iter().map(move |need| (*need, at)))
         .filter(|(need, at)| is_before(*at, *need))
         .collect();
     let mut places = vec![(0, 0); nodes.len()];
@@ -208,10 +237,18 @@ mod tests {
 
     #[test]
     fn a_line_over_columns_has_a_row_of_its_own_in_each() {
-        let long = nodes(&[&[], &[0], &[1], &[0, 2]]);
+        let long = nodes(&[&[], &[], &[1], &[0, 2]]);
         let Layout { nodes, lines } = layout(&long);
-        assert_eq!(nodes, [(0, 0), (1, 0), (2, 0), (3, 0)]);
-        assert_eq!(lines[2], [(0, 0), (1, 1), (2, 1), (3, 0)]);
+        assert_eq!(nodes, [(0, 0), (0, 1), (1, 1), (2, 0)]);
+        assert_eq!(lines[1], [(0, 0), (1, 0), (2, 0)]);
+    }
+
+    #[test]
+    fn what_is_waited_for_by_way_of_others_has_no_line_of_its_own() {
+        // A clone and a service before everything, as workflows have them.
+        let usual = nodes(&[&[], &[0], &[0, 1], &[0, 1], &[0, 1, 2, 3]]);
+        assert_eq!(direct(&usual), [vec![], vec![0], vec![1], vec![1], vec![2, 3]]);
+        assert!(picture(&nodes(&[&[], &[0], &[0, 1]])).is_none(), "it is a chain");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use askama::filters::{Escaper, Html};
+use askama::filters::{Escaper, Html, Safe};
 use serde::Serialize;
 use vte::{Params, Parser, Perform};
 
@@ -20,6 +20,28 @@ impl Escaper for Inert {
     fn write_escaped_str<W: fmt::Write>(&self, dest: W, string: &str) -> fmt::Result {
         Html.write_escaped_str(dest, &plain(string))
     }
+}
+
+/// A sentence with what stands between backticks as code, escaped like everything.
+pub(crate) fn prose(text: &str) -> Safe<String> {
+    let mut markup = String::new();
+    let mut parts = text.split('`').peekable();
+    let mut is_code = false;
+    while let Some(part) = parts.next() {
+        // A backtick without its second is a character like others.
+        let is_odd = is_code && parts.peek().is_none();
+        let (begin, end) = match (is_code, is_odd) {
+            (true, false) => ("<code>", "</code>"),
+            (true, true) => ("`", ""),
+            (false, _) => ("", ""),
+        };
+        markup.push_str(begin);
+        // Writing to memory does not fail.
+        let _ = Inert.write_escaped_str(&mut markup, part);
+        markup.push_str(end);
+        is_code = !is_code;
+    }
+    Safe(markup)
 }
 
 /// A piece of a line in one style. The style is a list of classes of the style sheet.
@@ -171,6 +193,13 @@ fn is_invisible(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn code_in_a_sentence_is_marked_and_nothing_else_is_markup() {
+        assert_eq!(prose("a `b` c").0, "a <code>b</code> c");
+        assert_eq!(prose("`<i>` & `odd").0, "<code>&#60;i&#62;</code> &#38; `odd");
+        assert_eq!(prose("").0, "");
+    }
 
     #[test]
     fn ordinary_text_stays_as_it_is() {

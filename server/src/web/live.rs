@@ -29,6 +29,7 @@ use tracing::warn;
 
 use super::{
     Answer, ApiAnswer, Pages, Query, Site, asked,
+    audience::Audience,
     inert::{self, Span},
     log::{self, StepLog},
     named,
@@ -129,6 +130,7 @@ pub(super) async fn step_log(
     let closing = site.pages.closing.clone();
     let watch = LogWatch {
         _permit: permit(&site)?,
+        audience: site.audiences.of(step),
         pages: site.pages,
         log,
         next,
@@ -235,6 +237,7 @@ impl RunWatch {
 
 struct LogWatch {
     _permit: OwnedSemaphorePermit,
+    audience: Audience,
     pages: Pages,
     log: StepLog,
     /// The last line that was told.
@@ -257,16 +260,16 @@ impl LogWatch {
                 },
             };
             sleep_until(self.due).await;
-            let piece = match self.log.piece(self.next).await {
-                Ok(piece) => piece,
+            let told = match self.audience.piece(&self.log, self.next, lines).await {
+                Ok(told) => told,
                 Err(error) => return lost(&error),
             };
-            if piece.next > self.next {
-                self.next = piece.next;
-                if piece.next == piece.total {
+            if told.next > self.next {
+                self.next = told.next;
+                if told.is_end {
                     self.due = Instant::now() + PACE;
                 }
-                return Some(lines(&piece));
+                return Some(told.event.clone());
             }
             match growing {
                 _ if over => self.ended = End::Due,

@@ -5,6 +5,7 @@
 //! [`inert`], and a strict Content-Security-Policy stands behind that.
 
 mod assets;
+mod audience;
 mod badge;
 mod deliveries;
 mod graph;
@@ -45,6 +46,7 @@ use crate::{
     logs::Logs,
     store::{Store, StoreError},
 };
+use audience::Audiences;
 use when::{Took, When};
 
 #[derive(Clone)]
@@ -109,6 +111,7 @@ pub fn router(pages: Pages) -> Router {
             pages,
             streams: Arc::new(Semaphore::new(MOST_STREAMS)),
             searches: Arc::new(Semaphore::new(MOST_SEARCHES)),
+            audiences: Audiences::default(),
         })
 }
 
@@ -129,6 +132,7 @@ struct Site {
     pages: Pages,
     streams: Arc<Semaphore>,
     searches: Arc<Semaphore>,
+    audiences: Audiences,
 }
 
 impl FromRef<Site> for Pages {

@@ -17,23 +17,27 @@ const TROUBLES: u32 = 5;
 struct Overview {
     shell: Shell,
     runs: Vec<Listed>,
+    /// Those that wait for a person.
+    blocked: Vec<Listed>,
     deliveries: Vec<DeliveryRow>,
     effects: Vec<EffectRow>,
 }
 
 impl Overview {
     fn calm(&self) -> bool {
-        self.deliveries.is_empty() && self.effects.is_empty()
+        self.blocked.is_empty() && self.deliveries.is_empty() && self.effects.is_empty()
     }
 }
 
 pub(super) async fn overview(State(pages): State<Pages>) -> Page {
     let store = &pages.store;
-    let (runs, deliveries, effects) = tokio::try_join!(
+    let (runs, blocked, deliveries, effects) = tokio::try_join!(
         store.runs(None, None, RUNS),
+        store.blocked_runs(TROUBLES),
         store.dead_deliveries(TROUBLES),
         store.dead_effects(TROUBLES)
     )?;
     let runs = runs.into_iter().map(Listed::from).collect();
-    page(&Overview { shell: Shell::new(&pages, ""), runs, deliveries, effects })
+    let blocked = blocked.into_iter().map(Listed::from).collect();
+    page(&Overview { shell: Shell::new(&pages, ""), runs, blocked, deliveries, effects })
 }

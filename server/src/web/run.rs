@@ -4,7 +4,13 @@ use std::{collections::BTreeMap, io};
 
 use askama::{Template, filters::Safe};
 use axum::extract::{Path, State};
-use mergeyard_plan::{action::Action, effect::Effect, rules::StepKind};
+use mergeyard_plan::{
+    action::Action,
+    effect::Effect,
+    finding::{Finding, Level, Quoted},
+    rules::StepKind,
+    workflows,
+};
 use mergeyard_types::{RunId, State as Word, Timestamp};
 
 use super::{
@@ -16,7 +22,7 @@ use super::{
     runs::Listed,
     waits::Waits,
 };
-use crate::store::{EffectRow, ImageRow, RunPage, StepRow, WorkflowRow};
+use crate::store::{ApprovalRow, EffectRow, ImageRow, KEPT, RunPage, RunRow, StepRow, WorkflowRow};
 
 /// Lines of all logs on one page, and of one of them at the most: a run of a hundred steps must
 /// not make a page no browser opens. Each log has a page of its own with all of it.
@@ -40,11 +46,22 @@ struct Run {
     shell: Shell,
     listed: Listed,
     waits: Vec<Waits>,
+    answered: Vec<ApprovalRow>,
+    /// Steps that this run took over from the one it repeats, of how many.
+    kept: Option<(usize, usize)>,
+    findings: Vec<Found>,
     /// Of workflows that wait for one another.
     graph: Option<Safe<String>>,
     workflows: Vec<Workflow>,
     images: Vec<ImageRow>,
     effects: Vec<Told>,
+}
+
+/// A finding in the files of the run's commit.
+struct Found {
+    quoted: Quoted,
+    /// The line at the forge.
+    link: Option<String>,
 }
 
 struct Told {
@@ -89,6 +106,32 @@ impl Workflow {
     }
 }
 
+impl Found {
+    fn place(&self) -> String {
+        let Finding { file, line, column, .. } = &self.quoted.finding;
+        if *line > 0 { format!("{file}:{line}:{column}") } else { file.clone() }
+    }
+
+    fn is_error(&self) -> bool {
+        self.quoted.finding.level == Level::Error
+    }
+
+    /// Below the line, up to the mark.
+    fn gap(&self) -> String {
+        " ".repeat(self.quoted.mark)
+    }
+}
+
+impl Run {
+    fn untold(&self) -> usize {
+        self.effects.iter().filter(|told| told.row.error.is_some()).count()
+    }
+
+    fn errors(&self) -> usize {
+        self.findings.iter().filter(|found| found.is_error()).count()
+    }
+}
+
 impl Excerpt {
     fn grouped_total(&self) -> String {
         super::log::grouped(self.total)
@@ -129,13 +172,25 @@ pub(super) fn base(row: &StepRow) -> Timestamp {
 pub(super) async fn run(State(pages): State<Pages>, Path(id): Path<String>, look: Query<Look>) -> Page {
     let look = asked(look)?;
     let id: RunId = named(&id)?;
-    let (found, effects) = tokio::try_join!(pages.store.run_page(id), pages.store.effects_of(id))?;
+    let (found, effects, asked) =
+        tokio::try_join!(pages.store.run_page(id), pages.store.effects_of(id), pages.store.questions(id))?;
     let RunPage { run, workflows, images } = found.ok_or(Answer::NotFound)?;
     let count: usize = workflows.iter().map(|workflow| workflow.steps.len()).sum();
     let graph = picture_of(&workflows);
     let mut waits: Vec<Waits> = Waits::of_run(&run, &workflows).into_iter().collect();
+    let about_run = asked.iter().find(|row| row.workflow.is_none() && row.answer.is_none());
+    if let (Some(waits), Some(asked)) = (waits.first_mut(), about_run) {
+        waits.for_what.clone_from(&asked.gate);
+    }
     let mut shown: Vec<Workflow> =
         workflows.iter().map(|row| show_workflow(&run, row, &workflows, count)).collect();
+    // Nothing in it waits for anything while all of it does.
+    if !waits.is_empty() {
+        for workflow in &mut shown {
+            workflow.waits = None;
+            workflow.steps.iter_mut().for_each(|step| step.waits = None);
+        }
+    }
     let parts = shown.iter().flat_map(|workflow| {
         workflow.waits.iter().chain(workflow.steps.iter().filter_map(|step| step.waits.as_ref()))
     });
@@ -151,7 +206,29 @@ pub(super) async fn run(State(pages): State<Pages>, Path(id): Path<String>, look
     }
     let effects = effects.into_iter().map(|row| Told { badge: Badge::of_effect(&row.state), row }).collect();
     let shell = Shell::new(&pages, "runs");
-    page(&Run { shell, listed: run.into(), waits, graph, workflows: shown, images, effects })
+    let (kept, answered) =
+        (kept(&run, &workflows), asked.into_iter().filter(|row| row.answer.is_some()).collect());
+    let listed = Listed::from(run);
+    let findings =
+        workflows.iter().flat_map(|row| row.rules.findings.iter().map(|q| found_in(&listed, row, q)));
+    let findings = findings.collect();
+    page(&Run { shell, listed, waits, answered, kept, findings, graph, workflows: shown, images, effects })
+}
+
+fn kept(run: &RunRow, workflows: &[WorkflowRow]) -> Option<(usize, usize)> {
+    run.rerun_of?;
+    let steps = || workflows.iter().flat_map(|workflow| &workflow.steps);
+    let is_kept = |step: &&StepRow| step.why.as_deref().is_some_and(|why| why.starts_with(KEPT));
+    Some((steps().filter(is_kept).count(), steps().count()))
+}
+
+/// What a file includes is the default branch's, so only the workflow's own file is at the commit.
+fn found_in(listed: &Listed, row: &WorkflowRow, quoted: &Quoted) -> Found {
+    let Finding { file, line, .. } = &quoted.finding;
+    let is_own = workflows::name(file) == row.name;
+    let link = listed.file_url(file).filter(|_| is_own);
+    let link = link.map(|link| if *line > 0 { format!("{link}#L{line}") } else { link });
+    Found { quoted: quoted.clone(), link }
 }
 
 fn picture_of(workflows: &[WorkflowRow]) -> Option<Safe<String>> {
@@ -167,12 +244,7 @@ fn picture_of(workflows: &[WorkflowRow]) -> Option<Safe<String>> {
     graph::picture(&workflows.iter().map(node).collect::<Vec<_>>())
 }
 
-fn show_workflow(
-    run: &crate::store::RunRow,
-    row: &WorkflowRow,
-    all: &[WorkflowRow],
-    count: usize,
-) -> Workflow {
+fn show_workflow(run: &RunRow, row: &WorkflowRow, all: &[WorkflowRow], count: usize) -> Workflow {
     let waits = Waits::of_workflow(run, row, all);
     let needs: Vec<&[usize]> = row.steps.iter().map(|step| step.rules.needs.as_slice()).collect();
     let order = graph::order(&needs);
@@ -204,13 +276,7 @@ fn show_workflow(
     }
 }
 
-fn show_step(
-    run: &crate::store::RunRow,
-    row: &StepRow,
-    workflow: &WorkflowRow,
-    above: Option<usize>,
-    only: bool,
-) -> Step {
+fn show_step(run: &RunRow, row: &StepRow, workflow: &WorkflowRow, above: Option<usize>, only: bool) -> Step {
     let needs = &row.rules.needs;
     let is_next = needs.is_empty() || above.is_some_and(|above| needs == &[above]);
     let names = needs.iter().filter_map(|at| workflow.steps.get(*at)).map(|step| step.name.clone());
@@ -224,14 +290,18 @@ fn show_step(
         Word::Running => !row.rules.detached,
         _ => false,
     };
+    // Other reasons, as why it is tried again, say more than that it waits.
+    let says_more = row.why.as_deref().is_some_and(|why| !why.starts_with("waits for "));
+    let waits = Waits::of_step(run, row, workflow).filter(|waits| waits.command.is_some() || !says_more);
     Step {
         badge: Badge::of(row.state),
         open: only || is_telling,
-        waits: Waits::of_step(run, row, workflow).filter(|_| row.why.is_none()),
+        waits: waits.clone(),
         needs: if is_next { Vec::new() } else { names.collect() },
         outputs,
         log: None,
-        row: row.clone(),
+        // A question says more than its sentence, which names the command but does not hand it over.
+        row: StepRow { why: row.why.clone().filter(|_| waits.is_none()), ..row.clone() },
     }
 }
 

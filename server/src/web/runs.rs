@@ -6,7 +6,7 @@ use mergeyard_types::{RepoName, RunId};
 use url::Url;
 
 use super::{Answer, Filter, Page, Pages, Query, Rows, Shell, asked, badge::Badge, named, page};
-use crate::store::RunRow;
+use crate::store::{Due, RunRow};
 
 const PAGE: u32 = 50;
 
@@ -31,6 +31,13 @@ impl Listed {
 
     pub(super) fn commit_url(&self) -> Option<String> {
         self.source.as_ref().map(|source| format!("{source}/commit/{}", self.run.commit))
+    }
+
+    /// A file of the run's commit.
+    pub(super) fn file_url(&self, file: &str) -> Option<String> {
+        let mut url = self.source.clone()?;
+        url.path_segments_mut().ok()?.extend(["blob", &self.run.commit.to_string()]).extend(file.split('/'));
+        Some(url.into())
     }
 
     pub(super) fn pull_url(&self) -> Option<String> {
@@ -61,6 +68,8 @@ struct Runs {
     shell: Shell,
     repo: Option<RepoName>,
     runs: Rows<Listed>,
+    /// Of the repository, when it is the page of one.
+    schedules: Vec<Due>,
     first: bool,
     /// The list's address, for the link to its next page.
     path: String,
@@ -71,19 +80,28 @@ pub(super) async fn runs(State(pages): State<Pages>, query: Query<Filter>) -> Pa
     let repo = filter.repo.as_deref().filter(|repo| !repo.is_empty()).map(str::parse).transpose();
     let repo: Option<RepoName> = repo.map_err(|error| Answer::BadRequest(format!("{error}")))?;
     let path = repo.as_ref().map_or_else(|| "/runs?".to_owned(), |repo| format!("/runs?repo={repo}&"));
-    list(&pages, repo, filter.before, path).await
+    list(&pages, repo, filter.before, path, Vec::new()).await
 }
 
 pub(super) async fn repo(State(pages): State<Pages>, Path(name): Path<String>, query: Query<Filter>) -> Page {
     let repo: RepoName = named(name.trim_end_matches('/'))?;
     let path = format!("/repos/{repo}?");
-    list(&pages, Some(repo), asked(query)?.before, path).await
+    let is_of = |due: &Due| due.repo.as_str().eq_ignore_ascii_case(repo.as_str());
+    let schedules = pages.store.schedules().await?.into_iter().filter(is_of).collect();
+    list(&pages, Some(repo), asked(query)?.before, path, schedules).await
 }
 
-async fn list(pages: &Pages, repo: Option<RepoName>, before: Option<i64>, path: String) -> Page {
+async fn list(
+    pages: &Pages,
+    repo: Option<RepoName>,
+    before: Option<i64>,
+    path: String,
+    schedules: Vec<Due>,
+) -> Page {
     let runs = pages.store.runs(repo.as_ref(), before.map(RunId), PAGE + 1).await?;
     let runs = Rows::new(runs.into_iter().map(Listed::from).collect(), PAGE, |listed| listed.run.id.0);
-    page(&Runs { shell: Shell::new(pages, "runs"), repo, runs, first: before.is_none(), path })
+    let shell = Shell::new(pages, "runs");
+    page(&Runs { shell, repo, runs, schedules, first: before.is_none(), path })
 }
 
 #[cfg(test)]

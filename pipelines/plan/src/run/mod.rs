@@ -19,6 +19,7 @@ use std::{collections::BTreeMap, time::Duration};
 use mergeyard_types::{CommitSha, RepoName, RunId, State, StepId, Timestamp, WorkflowId};
 
 use crate::{
+    decide,
     effect::{CommitStatus, Effect, StatusState},
     event::Forge,
     rules::{StepRules, WorkflowRules},
@@ -277,7 +278,6 @@ impl Run {
         if self.forge != Forge::Github {
             return None;
         }
-        let axis = workflow.axis.as_deref().map(|axis| format!("/{axis}")).unwrap_or_default();
         let state = match workflow.state {
             State::Queued | State::Running | State::Blocked => StatusState::Pending,
             State::Success | State::Skipped => StatusState::Success,
@@ -287,7 +287,7 @@ impl Run {
         Some(Effect::CommitStatus(CommitStatus {
             repo: self.repo.clone(),
             commit: self.commit,
-            context: format!("mergeyard/{}/{}{axis}", self.event, workflow.name),
+            context: decide::status_context(&self.event, &workflow.name, workflow.axis.as_deref()),
             state,
             description: workflow.summary(),
             run: Some(self.id),
@@ -299,7 +299,7 @@ impl Workflow {
     /// One line about where it stands.
     pub fn summary(&self) -> String {
         if let Some(why) = &self.why {
-            return why.clone();
+            return if self.state == State::Skipped { skipped(why) } else { why.clone() };
         }
         match self.state {
             State::Queued => "waiting for a worker".to_owned(),
@@ -311,6 +311,11 @@ impl Workflow {
             other => other.as_str().to_owned(),
         }
     }
+}
+
+/// Beside a mark that says success, a reason alone would read as if something had been done.
+pub fn skipped(why: &str) -> String {
+    if why.starts_with("unchanged") { why.to_owned() } else { format!("skipped: {why}") }
 }
 
 /// The state of a whole from the states of its parts.

@@ -216,7 +216,7 @@ pub struct When {
     pub path: PathConstraint,
     /// An expr-lang expression that yields a bool.
     pub evaluate: Option<Spanned<String>>,
-    /// `false` leaves the step out of `mergeyard run`, `true` out of everything else.
+    /// `false` leaves the step out of `mergeyard run`; `true` is what happens without the key.
     pub local: Option<bool>,
 }
 
