@@ -198,10 +198,11 @@ fn work(change: &Change<'_>, facts: &Facts, plan: Plan) -> Work {
 
 /// A branch may be protected by the statuses of workflows, and a pull request none of them is for
 /// must not wait for ever. Words in a message leave everything out too, and what a branch is
-/// protected by must not be had for words; other events protect nothing.
+/// protected by must not be had for words; other events protect nothing. A fork says by its own
+/// files what is for it, which nobody has looked at yet.
 fn skipped_statuses(change: &Change<'_>, facts: &Facts, plan: &Plan) -> Vec<Effect> {
     let is_waited_for = change.forge == Forge::Github && change.event == EventKind::PullRequest;
-    if !is_waited_for || workflows::skip_ci(facts).is_some() {
+    if !is_waited_for || change.fork.is_some() || workflows::skip_ci(facts).is_some() {
         return Vec::new();
     }
     let status = |(workflow, why): (&PlannedWorkflow, &str)| {

@@ -299,11 +299,18 @@ impl Workflow {
             State::Queued => step.ready && step.why.is_some(),
             state => step.counted() == state && step.why.is_some(),
         });
-        self.why = telling.and_then(|step| step.why.clone());
+        self.why = telling.and_then(|step| self.told_by(step));
         // Whoever gives out work said what the workflow waits for, and says so again when that changes.
         if self.why.is_none() && before.0 == State::Queued && self.state == State::Queued {
             self.why = before.1.filter(|why| why.starts_with(WAITS_FOR_A_PLACE));
         }
+    }
+
+    /// Where there are several steps, a failure is that of one of them.
+    fn told_by(&self, step: &Step) -> Option<String> {
+        let why = step.why.clone()?;
+        let names_it = step.failed() && self.steps.len() > 1 && step.state != State::Cancelled;
+        Some(if names_it { format!("step `{}`: {why}", step.name) } else { why })
     }
 }
 
