@@ -66,6 +66,9 @@ pub fn fill(action: &mut Action, lookup: &dyn Fn(&str, &str) -> Option<String>) 
     for value in container.environment.values_mut().chain(container.settings.values_mut()) {
         fill_value(value, &found)?;
     }
+    for word in &mut container.entrypoint {
+        *word = replaced(word, &found)?;
+    }
     let mut carried: BTreeMap<String, String> = BTreeMap::new();
     for command in &mut container.commands {
         *command = expanded(command, &mut carried, &found)?;
@@ -111,6 +114,20 @@ pub fn check_command(command: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Why a word of an entrypoint cannot hold its references, if so. A word stays one word whatever
+/// is put into it, but what stands behind `-c` or `-e` is read as a program.
+pub fn check_word(before: &str, word: &str) -> Result<(), String> {
+    let reads_a_program =
+        before.starts_with('-') && !before.starts_with("--") && before.ends_with(['c', 'e']);
+    match references(word)?.first() {
+        Some(_) if reads_a_program => Err(format!(
+            "an output behind `{}` would become part of a program; use `commands`, or hand it over in `environment`",
+            one_line(before)
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn is_key(key: &str) -> bool {

@@ -484,6 +484,19 @@ fn check_outputs(
         for (key, value) in step.environment.iter().chain(&step.settings).chain(&step.with) {
             outputs::strings(value, &mut |text| texts.push((key.at, text, false)));
         }
+        let before = std::iter::once("").chain(step.entrypoint.iter().map(String::as_str));
+        for (before, word) in before.zip(&step.entrypoint) {
+            match outputs::check_word(before, word) {
+                Ok(()) => texts.push((step.name.at, word, false)),
+                Err(why) => {
+                    let message = format!("step `{}`: {why}", entry.name);
+                    findings.push(
+                        Finding::error(context.file_of(step), "output", message)
+                            .at(step.name.at.line, step.name.at.column),
+                    );
+                }
+            }
+        }
         for (place, text, is_command) in texts.into_iter().filter(|(_, text, _)| text.contains("${{")) {
             let checked = if is_command { outputs::check_command(text) } else { Ok(()) };
             let problem = match checked.and_then(|()| outputs::references(text)) {

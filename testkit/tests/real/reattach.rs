@@ -60,7 +60,7 @@ async fn containers(yard: &RealYard, step: &Value) -> Vec<String> {
 
 /// Until the step has said its first lines, and they are kept.
 async fn counting(yard: &RealYard) -> (Value, String) {
-    let run = yard.run_until(1, "the count", |run| has_begun(run)).await;
+    let run = yard.run_until(1, "the count", has_begun).await;
     let count = step(&run, "work", "count").clone();
     until("some lines", async || yard.log_of(&count).await.contains("line 5\n").then_some(())).await;
     let [container] = containers(yard, &count).await.try_into().expect("one container");
@@ -103,7 +103,7 @@ async fn a_step_goes_on_under_the_next_server_as_if_nothing_had_happened() {
     yard.start().await;
     let kept = yard.log_of(&count).await.lines().count();
     until("more lines", async || (yard.log_of(&count).await.lines().count() > kept + 5).then_some(())).await;
-    assert_eq!(containers(&yard, &count).await, [container.clone()], "it is the same container");
+    assert_eq!(containers(&yard, &count).await, std::slice::from_ref(&container), "it is the same container");
     let_go(&container).await;
     counted_once(&yard).await;
     yard.stop().await;

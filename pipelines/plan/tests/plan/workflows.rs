@@ -7,6 +7,7 @@ use mergeyard_plan::{
     decide::{Candidate, File, Folder, PlannedStep, PlannedWorkflow, Verdict, candidates},
     event::EventKind,
     facts::Facts,
+    outputs,
     policy::Trust,
     rules::{ConcurrencyRule, RunsOn, StepKind},
     secrets::{Level, SecretRule},
@@ -494,6 +495,28 @@ fn an_output_can_only_be_asked_of_a_step_that_has_ended() {
         let why = said(needs, command).expect(command);
         assert!(why.contains(says) && why.starts_with(".mergeyard/build.yml:7:"), "{command}: {why}");
     }
+}
+
+#[test]
+fn an_output_is_a_word_of_an_entrypoint_and_never_its_program() {
+    let entrypoint = |words: &str| {
+        let text = format!(
+            "steps:
+  - {{name: a, image: alpine, commands: [make]}}
+  - {{name: b, image: alpine, entrypoint: [{words}]}}
+"
+        );
+        one(&text, &facts())
+    };
+    let plan = entrypoint("deploy, '--image=${{ steps.a.outputs.image }}'");
+    let mut action = only(&plan).steps[2].action.clone();
+    outputs::fill(&mut action, &|_, _| Some("x; touch /y $(z)".to_owned())).unwrap();
+    let Action::Container(filled) = action else { panic!("{action:?}") };
+    assert_eq!(filled.entrypoint, ["deploy", "--image=x; touch /y $(z)"]);
+    for words in ["sh, -c, 'echo ${{ steps.a.outputs.v }}'", "bash, -ec, '${{ steps.a.outputs.v }}'"] {
+        assert!(refusal(&entrypoint(words)).contains("would become part of a program"), "{words}");
+    }
+    assert!(refusal(&entrypoint("deploy, '${{ steps.z.outputs.v }}'")).contains("there is no such step"));
 }
 
 #[test]
