@@ -175,7 +175,7 @@ fn a_service_that_fails_later_breaks_nobody_and_is_counted_at_the_end() {
     finish(&mut run, "test", good());
     succeed(&mut run, "report");
     assert_eq!(states(&run), "db failure, test success, report success");
-    assert_eq!((run.state, run.workflows[0].summary().as_str()), (State::Failure, "exit code 137"));
+    assert_eq!((run.state, run.workflows[0].summary().as_str()), (State::Failure, "step `db`: exit code 137"));
 
     let mut run = one(vec![service("once", &[]), step("test", &[0])]);
     run.announce(NOW);
@@ -366,7 +366,7 @@ fn what_waits_for_itself_ends_and_says_so() {
     steps.announce(NOW);
     succeed(&mut steps, "free");
     assert_eq!((steps.state, states(&steps).as_str()), (State::Error, "a error, b error, free success"));
-    assert!(steps.workflows[0].summary().starts_with("it waits for itself"));
+    assert!(steps.workflows[0].summary().starts_with("step `a`: it waits for itself"));
     let mut workflows =
         of(vec![workflow("a", &["b"], vec![step("a", &[])]), workflow("b", &["a"], vec![step("b", &[])])]);
     workflows.announce(NOW);
