@@ -175,7 +175,10 @@ fn a_service_that_fails_later_breaks_nobody_and_is_counted_at_the_end() {
     finish(&mut run, "test", good());
     succeed(&mut run, "report");
     assert_eq!(states(&run), "db failure, test success, report success");
-    assert_eq!((run.state, run.workflows[0].summary().as_str()), (State::Failure, "step `db`: exit code 137"));
+    assert_eq!(
+        (run.state, run.workflows[0].summary().as_str()),
+        (State::Failure, "step `db`: exit code 137")
+    );
 
     let mut run = one(vec![service("once", &[]), step("test", &[0])]);
     run.announce(NOW);

@@ -162,7 +162,10 @@ fn steps_follow_one_another() {
 
     run.apply(started(2), NOW);
     let failure = Outcome::Failure { message: "two tests failed".to_owned() };
-    assert_eq!(told(&run.apply(finished(2, failure), NOW)), ["failure image/a: step `step 2`: two tests failed"]);
+    assert_eq!(
+        told(&run.apply(finished(2, failure), NOW)),
+        ["failure image/a: step `step 2`: two tests failed"]
+    );
     let third = step(&run, 3);
     assert_eq!((third.state, third.why.as_deref()), (State::Skipped, Some("step `step 2` did not succeed")));
     assert_eq!((third.finished, ready(&run)), (Some(NOW), vec![false, false, false]));
