@@ -69,7 +69,7 @@ async fn a_service_that_collapses_later_is_counted_and_breaks_nobody() {
         states(&yard, 1).await,
         "failure: clone success, db failure, compile success, lint success, test success, deploy success, tell skipped"
     );
-    assert_eq!(yard.run(1).await.workflows[0].why.as_deref(), Some("exit code 137"));
+    assert_eq!(yard.run(1).await.workflows[0].why.as_deref(), Some("step `db`: exit code 137"));
     yard.close().await;
 }
 
