@@ -47,14 +47,11 @@ pub(super) async fn decide(
     remote: &Remote,
     (number, now): (RunId, Timestamp),
 ) -> Result<Work, Fault> {
-    let commit = fetch(yard, change, remote).await?;
-    let found = sources::read(&commit).await?;
-    let built_in = found.is_empty();
-    if let Some(why) = builtin::starts_nothing(change).filter(|_| built_in) {
-        return Ok(Decision::Ignore(why).into());
-    }
-    let facts = facts::facts(yard, event, change, (remote, &commit), (number, now), built_in).await?;
-    if built_in {
+    let (found, commit, facts) = match look(yard, event, change, remote, (number, now)).await? {
+        Ok(looked) => looked,
+        Err(why) => return Ok(Decision::Ignore(why).into()),
+    };
+    if found.is_empty() {
         return Ok(builtin::decide(yard, change, &commit, &facts).await?.into());
     }
     let planning = Planning { yard, change, remote, commit: &commit, facts: &facts };
@@ -73,23 +70,35 @@ pub(super) async fn plan(
     remote: &Remote,
     (number, now): (RunId, Timestamp),
 ) -> Result<Result<Plan, String>, Fault> {
-    let commit = fetch(yard, change, remote).await?;
-    let found = sources::read(&commit).await?;
-    let built_in = found.is_empty();
-    if let Some(why) = builtin::starts_nothing(change).filter(|_| built_in) {
-        return Ok(Err(why));
-    }
-    let facts = facts::facts(yard, event, change, (remote, &commit), (number, now), built_in).await?;
-    if built_in {
+    let (found, commit, facts) = match look(yard, event, change, remote, (number, now)).await? {
+        Ok(looked) => looked,
+        Err(why) => return Ok(Err(why)),
+    };
+    if found.is_empty() {
         return Ok(decide::built_in(change, &facts, &builtin::candidates(&commit).await?));
     }
     let planning = Planning { yard, change, remote, commit: &commit, facts: &facts };
     Ok(wanted(event, planning.plan(found).await?))
 }
 
-async fn fetch(yard: &Yard, change: &Change<'_>, remote: &Remote) -> Result<Commit, Fault> {
+/// The pipeline files of a commit, the commit and its facts; without files it is the built-in
+/// pipeline's. The inner error is the reason why nothing starts.
+async fn look(
+    yard: &Yard,
+    event: &Event,
+    change: &Change<'_>,
+    remote: &Remote,
+    (number, now): (RunId, Timestamp),
+) -> Result<Result<(Vec<sources::Source>, Commit, Facts), String>, Fault> {
     let (git, repo) = (yard.executor.git(), &change.repository.name);
-    Ok(git.fetch(repo, remote, change.commit, &change.hints, &CancellationToken::new()).await?)
+    let commit = git.fetch(repo, remote, change.commit, &change.hints, &CancellationToken::new()).await?;
+    let found = sources::read(&commit).await?;
+    let built_in = found.is_empty();
+    if let Some(why) = builtin::starts_nothing(change).filter(|_| built_in) {
+        return Ok(Err(why));
+    }
+    let facts = facts::facts(yard, event, change, (remote, &commit), (number, now), built_in).await?;
+    Ok(Ok((found, commit, facts)))
 }
 
 /// All of the plan, or the one workflow that is wanted of it.
