@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use mergeyard_plan::{
     action::{Action, ContainerAction},
     environment::{self, Start},
-    event::EventKind,
     facts::Facts,
     outputs,
     secrets::{self, Level, SecretRule},
@@ -92,7 +91,7 @@ async fn secret_value(
     let Some(facts) = &job.facts else {
         return Err(format!("secret `{name}` is asked for, and it is not known by what event"));
     };
-    if job.fork && facts.pipeline.event != EventKind::PullRequestMerged {
+    if job.fork {
         return Err(format!("secret `{name}` is not given to pull requests from forks"));
     }
     let found = yard.secrets().resolve(&job.known_as, &name.parse::<SecretName>()?).await;
