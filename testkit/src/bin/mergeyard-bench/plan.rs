@@ -9,13 +9,10 @@ use std::{
 };
 
 use mergeyard_plan::{
-    event::EventKind,
-    facts::{Commit, Facts, ForgeFacts, PipelineFacts, Repo, System},
-    policy::Trust,
+    facts::Facts,
     spec::Limits,
     workflows::{self, Gates, PipelineFile, Request},
 };
-use mergeyard_types::{RunId, Timestamp};
 
 use crate::{
     Bench, Failed,
@@ -68,67 +65,8 @@ fn files() -> Vec<PipelineFile> {
 }
 
 fn facts() -> Result<Facts, Failed> {
-    let text = str::to_owned;
-    Ok(Facts {
-        system: System {
-            name: text("mergeyard"),
-            url: text("https://ci.example.org"),
-            host: text("ci.example.org"),
-            platform: text("linux/amd64"),
-            version: text(env!("CARGO_PKG_VERSION")),
-            machine: text("bench"),
-        },
-        forge: ForgeFacts { kind: text("github"), url: text("https://github.com") },
-        repo: Repo {
-            name: "acme/clock".parse()?,
-            remote_id: Some(1),
-            url: text("https://github.com/acme/clock"),
-            clone_url: text("https://github.com/acme/clock.git"),
-            clone_ssh_url: String::new(),
-            default_branch: text("main"),
-            private: false,
-            trust: Trust::default(),
-        },
-        pipeline: PipelineFacts {
-            number: RunId(1),
-            parent: None,
-            event: EventKind::Push,
-            event_reason: String::new(),
-            url: text("https://ci.example.org/runs/1"),
-            forge_url: String::new(),
-            deploy_target: String::new(),
-            deploy_task: String::new(),
-            release_title: String::new(),
-            release_pre: false,
-            created: Timestamp::now(),
-            started: None,
-            finished: None,
-            status: String::new(),
-            files: Some(vec![text("src/main.rs")]),
-            author: text("ada"),
-            avatar: String::new(),
-            reruns: 0,
-            cron: String::new(),
-        },
-        commit: Commit {
-            sha: "6dcb09b5b57875f334f61aebed695e2e4193db5e".parse()?,
-            url: String::new(),
-            git_ref: text("refs/heads/main"),
-            refspec: String::new(),
-            message: text("Tell the time"),
-            branch: text("main"),
-            timestamp: None,
-            author: text("ada"),
-            author_email: text("ada@example.org"),
-            author_avatar: String::new(),
-            tag: String::new(),
-            source_branch: String::new(),
-            target_branch: String::new(),
-            pull_request: None,
-            prerelease: false,
-        },
-        previous: None,
-        local: false,
-        inputs: BTreeMap::new(),
-    })
+    let mut facts = Facts::imagined();
+    facts.repo.name = "acme/clock".parse()?;
+    facts.pipeline.files = Some(vec!["src/main.rs".to_owned()]);
+    Ok(facts)
 }
