@@ -9,12 +9,21 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mergeyard_server::{
+    github::signature,
+    sample::{SampleMerge, SampleRepository, payload},
+};
+use mergeyard_types::Secret;
+use serde_json::Value;
 use tokio::process::{Child, Command};
 
 use crate::{Bench, Failed, until};
 
 /// A program that does not listen after this long has a reason, and it stands in its log.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A run that has not begun after this long has a reason, too.
+const RUN_PATIENCE: Duration = Duration::from_secs(600);
 
 pub(crate) struct Program {
     child: Child,
@@ -137,6 +146,62 @@ impl Mergeyard {
         };
         until("the server's readiness", PATIENCE, ask).await?;
         Ok(Self { program, http, registry, data, ready_after: begin.elapsed() })
+    }
+}
+
+impl Mergeyard {
+    /// Sends the webhook of a merge; returns when it was taken.
+    pub(crate) async fn announce(
+        &self,
+        client: &reqwest::Client,
+        sample: &SampleRepository,
+        merge: &SampleMerge,
+    ) -> Result<(), Failed> {
+        let body = serde_json::to_vec(&payload::merged_pull_request(&sample.hosted(), merge))?;
+        let request = client
+            .post(format!("http://{}/hooks/github", self.http))
+            .header("X-GitHub-Event", "pull_request")
+            .header("X-GitHub-Delivery", format!("merge-{}", merge.number))
+            .header("Content-Type", "application/json")
+            .header("X-Hub-Signature-256", signature::sign(&Secret::new(SECRET), &body))
+            .body(body);
+        let answer = request.send().await?;
+        match answer.status().as_u16() {
+            202 => Ok(()),
+            _ => Err(format!("the webhook was answered with {}", answer.text().await?).into()),
+        }
+    }
+
+    /// Follows a run's events until what it says there is enough. One that comes to nothing is an error.
+    pub(crate) async fn follow(
+        &self,
+        client: &reqwest::Client,
+        run: i64,
+        enough: impl Fn(&Value) -> bool,
+    ) -> Result<Value, Failed> {
+        let url = format!("http://{}/api/v1/runs/{run}/events", self.http);
+        let open = || async {
+            let answer = client.get(&url).send().await?;
+            Ok(answer.status().is_success().then_some(answer))
+        };
+        let mut events = until("the run", RUN_PATIENCE, open).await?;
+        let mut text = String::new();
+        while let Some(chunk) = events.chunk().await? {
+            text += &String::from_utf8_lossy(&chunk);
+            while let Some((event, rest)) = text.split_once("\n\n") {
+                let data = event.lines().find_map(|line| line.strip_prefix("data:")).unwrap_or("{}");
+                let told: Value = serde_json::from_str(data)?;
+                if enough(&told) {
+                    return Ok(told);
+                }
+                let state = told["run"]["state"].as_str().unwrap_or_default();
+                if ["failure", "error", "cancelled", "blocked"].contains(&state) {
+                    return Err(format!("run {run} came to nothing: {data}").into());
+                }
+                text = rest.to_owned();
+            }
+        }
+        Err(format!("the events of run {run} ended early").into())
     }
 }
 

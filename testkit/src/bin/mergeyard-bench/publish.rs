@@ -12,25 +12,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mergeyard_server::{
-    github::signature,
-    sample::{SampleMerge, SampleRepository, payload},
-};
-use mergeyard_types::{Secret, Timestamp};
+use mergeyard_server::sample::{SampleMerge, SampleRepository};
+use mergeyard_types::Timestamp;
 use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::{io::AsyncWriteExt, process::Command};
 
 use crate::{
     Bench, Failed,
-    process::{Mergeyard, SECRET},
+    process::Mergeyard,
     table::{Aims, Table, median, millis, ratio},
-    until,
 };
 
 /// The folder of the image inside the repository.
 const FOLDER: &str = "app";
-
-const PATIENCE: Duration = Duration::from_secs(600);
 
 const KINDS: [Kind; 4] = [
     Kind { content: Content::Made, cold: true },
@@ -230,50 +224,14 @@ impl Clockwork {
         sample: &SampleRepository,
         merge: &SampleMerge,
     ) -> Result<(Duration, Parts), Failed> {
-        let body = serde_json::to_vec(&payload::merged_pull_request(&sample.hosted(), merge))?;
         let client = reqwest::Client::builder().no_proxy().build()?;
-        let request = client
-            .post(format!("http://{}/hooks/github", self.server.http))
-            .header("X-GitHub-Event", "pull_request")
-            .header("X-GitHub-Delivery", format!("merge-{}", merge.number))
-            .header("Content-Type", "application/json")
-            .header("X-Hub-Signature-256", signature::sign(&Secret::new(SECRET), &body))
-            .body(body);
         self.runs += 1;
         let (begin, sent) = (Instant::now(), Timestamp::now());
-        let answer = request.send().await?;
-        if answer.status() != 202 {
-            return Err(format!("the webhook was answered with {}", answer.text().await?).into());
-        }
-        self.digest(&client).await?;
+        self.server.announce(&client, sample, merge).await?;
+        let published = |run: &serde_json::Value| run["images"][0]["digest"].is_string();
+        self.server.follow(&client, self.runs, published).await?;
         let (time, seen) = (begin.elapsed(), Timestamp::now());
         Ok((time, self.parts(&client, sent, seen).await?))
-    }
-
-    /// Follows the run's events until they name a digest.
-    async fn digest(&self, client: &reqwest::Client) -> Result<(), Failed> {
-        let url = format!("http://{}/api/v1/runs/{}/events", self.server.http, self.runs);
-        let open = || async {
-            let answer = client.get(&url).send().await?;
-            Ok(answer.status().is_success().then_some(answer))
-        };
-        let mut events = until("the run", PATIENCE, open).await?;
-        let mut text = String::new();
-        while let Some(chunk) = events.chunk().await? {
-            text += &String::from_utf8_lossy(&chunk);
-            while let Some((event, rest)) = text.split_once("\n\n") {
-                let data = event.lines().find_map(|line| line.strip_prefix("data:")).unwrap_or("{}");
-                let run: serde_json::Value = serde_json::from_str(data)?;
-                if run["images"][0]["digest"].is_string() {
-                    return Ok(());
-                }
-                if ["failure", "error", "cancelled"].iter().any(|state| run["run"]["state"] == *state) {
-                    return Err(format!("run {} did not publish: {data}", self.runs).into());
-                }
-                text = rest.to_owned();
-            }
-        }
-        Err(format!("the events of run {} ended without a digest", self.runs).into())
     }
 
     /// From the database's times and the step's log, all by this machine's one clock.

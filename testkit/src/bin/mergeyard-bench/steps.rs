@@ -15,24 +15,18 @@ use bollard::{
     query_parameters::{RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions},
 };
 use futures_util::StreamExt;
-use mergeyard_server::{
-    github::signature,
-    sample::{SampleMerge, SampleRepository, payload},
-};
-use mergeyard_types::Secret;
+use mergeyard_server::sample::{SampleMerge, SampleRepository};
 use serde_json::Value;
 use tokio::process::Command;
 
 use crate::{
     Bench, Failed,
-    process::{Mergeyard, SECRET},
+    process::Mergeyard,
     table::{Aims, Table, median, millis, ratio},
-    until,
 };
 
 const IMAGE: &str = "debian:bookworm-slim";
 const STEPS: usize = 20;
-const PATIENCE: Duration = Duration::from_secs(300);
 
 const SEQUENCE_AIM: f64 = 1.0;
 const OVERHEAD_AIM: Duration = Duration::from_millis(15);
@@ -151,22 +145,11 @@ impl Side {
     }
 
     async fn run(&mut self) -> Result<Took, Failed> {
-        let body = serde_json::to_vec(&payload::merged_pull_request(&self.sample.hosted(), &self.next))?;
         let client = reqwest::Client::builder().no_proxy().build()?;
-        let request = client
-            .post(format!("http://{}/hooks/github", self.server.http))
-            .header("X-GitHub-Event", "pull_request")
-            .header("X-GitHub-Delivery", format!("steps-{}", self.next.number))
-            .header("Content-Type", "application/json")
-            .header("X-Hub-Signature-256", signature::sign(&Secret::new(SECRET), &body))
-            .body(body);
         self.runs += 1;
         let begin = Instant::now();
-        let answer = request.send().await?;
-        if answer.status() != 202 {
-            return Err(format!("the webhook was answered with {}", answer.text().await?).into());
-        }
-        let run = self.ended(&client).await?;
+        self.server.announce(&client, &self.sample, &self.next).await?;
+        let run = self.server.follow(&client, self.runs, |run| run["run"]["state"] == "success").await?;
         let whole = begin.elapsed();
         let content = format!("{}", self.runs);
         self.next = self.sample.merge_change("Change something", &[("content", content.as_bytes())])?;
@@ -177,32 +160,6 @@ impl Side {
         let span = |from: i64, to: i64| Duration::from_millis(to.abs_diff(from));
         let each = steps.iter().map(|step| span(time(step, "started"), time(step, "finished"))).collect();
         Ok(Took { steps: span(from, to), each, whole })
-    }
-
-    /// Follows the run's events to its end.
-    async fn ended(&self, client: &reqwest::Client) -> Result<Value, Failed> {
-        let url = format!("http://{}/api/v1/runs/{}/events", self.server.http, self.runs);
-        let open = || async {
-            let answer = client.get(&url).send().await?;
-            Ok(answer.status().is_success().then_some(answer))
-        };
-        let mut events = until("the run", PATIENCE, open).await?;
-        let mut text = String::new();
-        while let Some(chunk) = events.chunk().await? {
-            text += &String::from_utf8_lossy(&chunk);
-            while let Some((event, rest)) = text.split_once("\n\n") {
-                let data = event.lines().find_map(|line| line.strip_prefix("data:")).unwrap_or("{}");
-                let run: Value = serde_json::from_str(data)?;
-                match run["run"]["state"].as_str() {
-                    Some("success") => return Ok(run),
-                    Some("failure" | "error" | "cancelled" | "blocked") => {
-                        return Err(format!("run {} did not succeed: {data}", self.runs).into());
-                    }
-                    _ => text = rest.to_owned(),
-                }
-            }
-        }
-        Err(format!("the events of run {} ended early", self.runs).into())
     }
 }
 
