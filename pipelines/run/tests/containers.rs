@@ -652,39 +652,10 @@ async fn a_secret_is_masked_however_it_is_printed() {
 }
 
 #[tokio::test]
-#[ignore = "measures"]
-async fn what_a_step_costs() {
-    let steps = Steps::new();
-    steps.said(&["true"]).await;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
-        let started = Instant::now();
-        for _ in 0..20 {
-            steps.said(&["true"]).await;
-        }
-        ours.push(started.elapsed());
-        let started = Instant::now();
-        for _ in 0..20 {
-            let mut typed = tokio::process::Command::new("docker");
-            let ran = typed.args(["run", "--rm", steps::IMAGE, "/bin/sh", "-c", "true"]).status();
-            assert!(ran.await.unwrap().success());
-        }
-        theirs.push(started.elapsed());
-    }
-    let started = Instant::now();
-    steps.executor.end_workflow(steps.workflow()).await.unwrap();
-    let end = started.elapsed();
-    println!("20 steps: {ours:?}, 20 x docker run --rm: {theirs:?}, the end of 61 steps' workflow: {end:?}");
-    steps.end().await;
-}
-
-#[tokio::test]
-#[ignore = "measures"]
-async fn what_a_long_log_costs() {
+async fn a_million_lines_arrive_complete_and_in_order_and_none_of_them_waits_in_memory() {
     let steps = Steps::with(|docker| docker.containers.output_bytes = 4 << 30);
     let before = memory();
     let mut running = Running::start(&steps.executor, steps.commands(&["seq 1 1000000", "date +%s%N"]));
-    let started = Instant::now();
     let (mut next, mut peak) = (1, before);
     loop {
         let line = running.until("").await.pop().unwrap();
@@ -700,7 +671,8 @@ async fn what_a_long_log_costs() {
             peak = peak.max(memory());
         }
     }
-    println!("1,000,000 lines in {:?}, memory {before} KiB, at most {peak} KiB", started.elapsed());
+    // The lines are 7 MB; what else tests in this process need meanwhile is far less than this, too.
+    assert!(peak - before < 64 * 1024, "memory grew from {before} to {peak} KiB");
     assert_eq!(running.end().await.0, success());
     steps.end().await;
 }

@@ -668,39 +668,6 @@ proptest! {
     }
 }
 
-/// What is to be measured in release: `cargo test --release -p mergeyard-plan -- --ignored --nocapture planning`.
-#[test]
-#[ignore = "measures, and says how long it took"]
-fn planning_500_steps_in_50_workflows_takes_less_than_20_ms() {
-    let step = |at: usize| {
-        let needs = if at == 0 { String::new() } else { format!(", depends_on: [s{}]", at - 1) };
-        format!(
-            "  - {{name: s{at}, image: 'golang:${{CI_COMMIT_BRANCH}}', commands: [make, make test]{needs}, \
-             when: [{{event: [push, tag], branch: [main, 'release/*'], evaluate: 'CI_REPO == \"acme/clock\"'}}]}}\n"
-        )
-    };
-    let text = format!(
-        "when: {{event: push, path: ['src/**', '*.md']}}\nsteps:\n{}",
-        (0..10).map(step).collect::<String>()
-    );
-    let names: Vec<String> = (0..50).map(|n| format!(".mergeyard/w{n}.yml")).collect();
-    let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), text.as_str())).collect();
-    let facts = facts();
-    let mut times: Vec<std::time::Duration> = (0..20)
-        .map(|_| {
-            let began = std::time::Instant::now();
-            let plan = planned(&files, &facts);
-            let took = began.elapsed();
-            assert_eq!(plan.workflows.iter().map(|workflow| workflow.steps.len()).sum::<usize>(), 550);
-            took
-        })
-        .collect();
-    times.sort();
-    println!("500 steps in 50 workflows: p50 {:?}, best {:?}, worst {:?}", times[10], times[0], times[19]);
-    // The best of them: whatever else the machine does is no part of the planning.
-    assert!(times[0].as_millis() < 20, "{times:?}");
-}
-
 fn one(text: &str, facts: &Facts) -> Plan {
     planned(&[(".mergeyard/build.yml", text)], facts)
 }

@@ -135,7 +135,7 @@ mod tests {
             folder(&CloneAction { base, directory, depth: None, tags: false }).ok()
         };
         assert_eq!(at("/woodpecker", "/woodpecker/src/a/b").as_deref(), Some("src/a/b"));
-        assert_eq!(at("/work/", "/work").as_deref(), Some(""));
+        assert_eq!(at("/sources/", "/sources").as_deref(), Some(""));
         for (base, directory) in [("/a", "/b"), ("/a", "/ab"), ("/a", "/a/../b"), ("/a", "b")] {
             assert_eq!(at(base, directory), None, "{directory}");
         }
