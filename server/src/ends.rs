@@ -1,10 +1,12 @@
 //! What a workflow had for itself in the engine, removed when it has ended.
 //!
-//! It is looked at after each step's end and, for workflows that end otherwise (a command on
-//! another process' command line) or whose engine did not answer, again and again.
+//! A worker of its own does it, so that no step waits for what is over. It is rung for when a step's
+//! end ends a workflow, and looks again and again for those that end otherwise (a command on another
+//! process' command line) or whose engine did not answer.
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::StreamExt;
 use mergeyard_plan::run::Run;
 use mergeyard_run::executor::Live;
 use mergeyard_types::WorkflowId;
@@ -14,23 +16,25 @@ use crate::{store::StoreError, yard::Yard};
 
 pub const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// After a report: ends what it ended.
-pub async fn after(yard: &Yard, run: &Run) {
-    let begun = begun(yard);
-    for workflow in run.workflows.iter().filter(|workflow| workflow.state.is_final()) {
-        if begun.contains(&workflow.id) {
-            end(yard, workflow.id).await;
-        }
+/// Workflows that are taken down at a time.
+const AT_ONCE: usize = 4;
+
+/// After a report: has what it ended taken down.
+pub fn after(yard: &Yard, run: &Run) {
+    if run.workflows.iter().any(|workflow| workflow.state.is_final()) {
+        yard.wake.ends.notify_one();
     }
 }
 
 /// Looks at every workflow that this server began to work on.
 pub async fn turn(yard: &Yard) -> Result<bool, StoreError> {
+    let mut over = Vec::new();
     for workflow in begun(yard) {
         if yard.store.workflow_state(workflow).await?.is_none_or(|state| state.is_final()) {
-            end(yard, workflow).await;
+            over.push(workflow);
         }
     }
+    futures_util::stream::iter(over).for_each_concurrent(AT_ONCE, |workflow| end(yard, workflow)).await;
     Ok(false)
 }
 

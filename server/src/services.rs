@@ -43,7 +43,7 @@ async fn follow(yard: Arc<Yard>, job: Job, follower: Follower, up: oneshot::Send
         // Whoever ends the workflow waits until nobody follows its steps.
         drop(follower);
         if let Some(run) = run {
-            ends::after(&yard, &run).await;
+            ends::after(&yard, &run);
         }
         steps::tell(&yard);
     };

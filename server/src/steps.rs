@@ -54,7 +54,7 @@ pub async fn turn(yard: &Yard) -> Result<bool, StoreError> {
     let run = settle(yard, &job, ended).await;
     tell(yard);
     if let Some(run) = run {
-        ends::after(yard, &run).await;
+        ends::after(yard, &run);
     }
     Ok(true)
 }
@@ -158,6 +158,7 @@ async fn step_job(yard: &Yard, job: &Job) -> Result<StepJob, String> {
         environment,
         masked,
         detached: job.rules.detached,
+        followed: job.place.followed,
         kept_lines,
         secrets: build_secrets(&rules, job),
         timeout: job.timeout,

@@ -63,9 +63,8 @@ impl Worker {
                 Worker::Inbox => &yard.wake.inbox,
                 Worker::Steps | Worker::Services => &yard.wake.steps,
                 Worker::Outbox => &yard.wake.outbox,
-                Worker::Ends | Worker::Leases | Worker::Missed | Worker::Retention | Worker::Schedules => {
-                    &never
-                }
+                Worker::Ends => &yard.wake.ends,
+                Worker::Leases | Worker::Missed | Worker::Retention | Worker::Schedules => &never,
             };
             // Interest is registered before looking, so nothing falls between.
             let woken = bell.notified();

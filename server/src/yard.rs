@@ -73,6 +73,7 @@ pub struct Wake {
     pub inbox: Notify,
     pub steps: Notify,
     pub outbox: Notify,
+    pub ends: Notify,
 }
 
 impl Settings {

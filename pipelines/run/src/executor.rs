@@ -51,6 +51,8 @@ pub struct StepJob {
     pub secrets: Vec<BuildSecret>,
     /// Lives until its workflow ends; says when it is ready.
     pub detached: bool,
+    /// Whether containers of its workflow are still to come, so that it is worth preparing for them.
+    pub followed: bool,
     /// Lines of this attempt's program that are kept already: a container that is found again is
     /// read on from there.
     pub kept_lines: u64,
@@ -82,7 +84,7 @@ pub enum Executor {
 /// Performs steps for real.
 pub struct Docker {
     pub git: GitCache,
-    pub engine: Engine,
+    pub engine: Arc<Engine>,
     pub registry: Arc<RegistryClient>,
     /// For base images of other registries than ours.
     pub base_credentials: BaseCredentials,
@@ -229,7 +231,7 @@ impl Executor {
     /// do is fine, because this is asked again after a crash.
     pub async fn end_workflow(&self, workflow: WorkflowId) -> Result<(), EngineError> {
         if let Executor::Docker(docker) = self {
-            docker.places.forget(workflow);
+            docker.places.leave(workflow).await;
             docker.engine.remove_workflow(workflow).await?;
         }
         Ok(())
@@ -284,7 +286,7 @@ impl Docker {
     pub fn new(git: GitCache, engine: Engine, registry: Arc<RegistryClient>) -> Self {
         Self {
             git,
-            engine,
+            engine: Arc::new(engine),
             registry,
             base_credentials: BaseCredentials::new(),
             mirrors: Vec::new(),

@@ -51,6 +51,7 @@ async fn run(
         environment: Vec::new(),
         masked: Vec::new(),
         detached: false,
+        followed: false,
         kept_lines: 0,
         step: StepId(1),
         run: RunId(1),

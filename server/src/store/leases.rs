@@ -59,6 +59,8 @@ pub struct Place {
     pub number: usize,
     /// Whether a step of the workflow has failed so far.
     pub failed: bool,
+    /// Whether containers of the workflow are still to come.
+    pub followed: bool,
 }
 
 /// What a heartbeat brings back.
@@ -353,7 +355,10 @@ impl Tx {
             "SELECT w.name, (SELECT count(*) FROM workflows v WHERE v.run = w.run AND v.id <= w.id) AS workflow_number, \
              (SELECT count(*) FROM steps o WHERE o.run = s.run AND o.workflow = w.id AND o.id <= s.id) AS number, \
              EXISTS (SELECT 1 FROM steps o WHERE o.run = s.run AND o.workflow = w.id AND o.state IN ('failure', 'error') \
-             AND coalesce(o.rules ->> '$.failure', 'fail') <> 'ignore') AS failed \
+             AND coalesce(o.rules ->> '$.failure', 'fail') <> 'ignore') AS failed, \
+             EXISTS (SELECT 1 FROM steps o WHERE o.run = s.run AND o.workflow = w.id AND o.id <> s.id \
+             AND o.state IN ('queued', 'blocked') AND o.action ->> '$.uses' = 'container' \
+             AND NOT coalesce(o.rules ->> '$.detached', 0)) AS followed \
              FROM steps s JOIN workflows w ON w.id = s.workflow WHERE s.id = ?",
         )
         .bind(step.0)
@@ -366,6 +371,7 @@ impl Tx {
             workflow_number: number("workflow_number")?,
             number: number("number")?,
             failed: row.try_get("failed")?,
+            followed: row.try_get("followed")?,
         })
     }
 

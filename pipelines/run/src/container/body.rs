@@ -10,6 +10,7 @@ use bollard::models::{
 use mergeyard_plan::action::{Cache, ContainerAction};
 
 use super::{
+    netns::Netns,
     outputs,
     script::{Epilogue, script, telling_script},
 };
@@ -27,12 +28,21 @@ const DROPPED_CAPABILITIES: [&str; 2] = ["MKNOD", "NET_RAW"];
 /// The longest argument or variable a Linux kernel hands to a program.
 const MAX_WORD_BYTES: usize = 128 * 1024 - 1;
 
+/// Where a container that names no network is.
+#[derive(Clone, Copy)]
+pub(super) enum Network<'a> {
+    /// In its workflow's, with a namespace of its own, and others find it by its name.
+    Own,
+    Joined(&'a Netns),
+}
+
 /// All that a container is made from.
 pub(super) fn body(
     docker: &Docker,
     job: &StepJob,
     action: &ContainerAction,
     epilogue: &Epilogue,
+    network: Network<'_>,
 ) -> Result<ContainerCreateBody, StepFault> {
     let (engine, limits) = (&docker.engine, &docker.containers);
     let (entrypoint, environment) = (entrypoint(job, action, epilogue), environment(job, action));
@@ -47,8 +57,8 @@ pub(super) fn body(
         labels: Some(labels(engine, job)),
         exposed_ports: (!exposed.is_empty()).then_some(exposed),
         stop_timeout: i64::try_from(limits.grace.as_secs()).ok(),
-        host_config: Some(host_config(docker, job, action)),
-        networking_config: networking(engine, job, action),
+        host_config: Some(host_config(docker, job, action, network)),
+        networking_config: networking(engine, job, action, network),
         ..Default::default()
     })
 }
@@ -130,7 +140,7 @@ fn fits(step: &str, entrypoint: &Option<Vec<String>>, environment: &[String]) ->
     Ok(())
 }
 
-fn host_config(docker: &Docker, job: &StepJob, action: &ContainerAction) -> HostConfig {
+fn host_config(docker: &Docker, job: &StepJob, action: &ContainerAction, network: Network<'_>) -> HostConfig {
     let (engine, limits) = (&docker.engine, &docker.containers);
     let caches = action.caches.iter().map(|cache| cache_mount(docker, cache));
     let mounts = std::iter::once(workspace(engine, job, &action.base)).chain(caches).collect();
@@ -146,7 +156,10 @@ fn host_config(docker: &Docker, job: &StepJob, action: &ContainerAction) -> Host
         dns: listed(&action.dns),
         dns_search: listed(&action.dns_search),
         extra_hosts: listed(&action.extra_hosts),
-        network_mode: Some(network(engine, job, action)),
+        network_mode: Some(match network {
+            Network::Own => network_of(engine, job, action),
+            Network::Joined(netns) => format!("container:{}", netns.holder),
+        }),
         privileged: Some(action.privileged),
         security_opt: unprivileged(&["no-new-privileges"]),
         cap_drop: unprivileged(&DROPPED_CAPABILITIES),
@@ -186,12 +199,17 @@ fn cache_mount(docker: &Docker, cache: &Cache) -> Mount {
     }
 }
 
-pub(super) fn network(engine: &Engine, job: &StepJob, action: &ContainerAction) -> String {
+pub(super) fn network_of(engine: &Engine, job: &StepJob, action: &ContainerAction) -> String {
     action.network_mode.clone().unwrap_or_else(|| engine.workflow_name(job.workflow))
 }
 
-fn networking(engine: &Engine, job: &StepJob, action: &ContainerAction) -> Option<NetworkingConfig> {
-    if action.network_mode.is_some() {
+fn networking(
+    engine: &Engine,
+    job: &StepJob,
+    action: &ContainerAction,
+    network: Network<'_>,
+) -> Option<NetworkingConfig> {
+    if action.network_mode.is_some() || matches!(network, Network::Joined(_)) {
         return None;
     }
     let endpoint = EndpointSettings { aliases: Some(vec![job.name.clone()]), ..Default::default() };

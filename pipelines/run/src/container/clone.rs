@@ -6,24 +6,16 @@
 use bollard::{
     body_try_stream,
     models::{ContainerCreateBody, HostConfig},
-    query_parameters::{CreateImageOptionsBuilder, UploadToContainerOptionsBuilder},
+    query_parameters::UploadToContainerOptionsBuilder,
 };
-use bytes::Bytes;
-use futures_util::StreamExt;
 use mergeyard_plan::action::CloneAction;
 
-use super::{Made, body, create, name, place};
+use super::{body, name, own_image, place};
 use crate::{
     StepFault,
     executor::{Docker, StepContext, StepJob, StepOutcome},
     git::{Cause, Checkout, CheckoutSpec},
 };
-
-/// An image with nothing in it, for containers that only hold a volume.
-const EMPTY_IMAGE: (&str, &str) = ("mergeyard/empty", "1");
-
-/// Two blocks of zeros are an archive of nothing.
-const EMPTY_ARCHIVE: [u8; 1024] = [0; 1024];
 
 pub(crate) async fn clone(
     docker: &Docker,
@@ -39,7 +31,13 @@ pub(crate) async fn clone(
         docker.git.checkout(repo, remote, *commit, hints, spec, &cx.cancel).await.map_err(StepFault::from)
     };
     // The network is for the steps after this one, and takes the engine as long as a small clone.
-    let network = async { place.network(docker, job.workflow).await.map_err(StepFault::from) };
+    let network = async {
+        place.network(docker, job.workflow).await?;
+        if job.followed {
+            place.netns.make_ahead(&docker.engine, job.workflow);
+        }
+        Ok(())
+    };
     let container = name(docker, job);
     let (checkout, (), ()) = tokio::try_join!(fetched, network, holder(docker, job, action, &container))?;
     send(docker, &container, checkout, action, cx).await?;
@@ -70,7 +68,7 @@ async fn holder(
     container: &str,
 ) -> Result<(), StepFault> {
     let body = ContainerCreateBody {
-        image: Some(format!("{}:{}", EMPTY_IMAGE.0, EMPTY_IMAGE.1)),
+        image: Some(own_image::name()),
         entrypoint: Some(vec!["never-started".to_owned()]),
         labels: Some(body::labels(&docker.engine, job)),
         network_disabled: Some(true),
@@ -81,24 +79,7 @@ async fn holder(
         }),
         ..Default::default()
     };
-    if let Made::NoImage = create(docker, container, &body).await? {
-        import_empty_image(docker).await?;
-        create(docker, container, &body).await?;
-    }
-    Ok(())
-}
-
-async fn import_empty_image(docker: &Docker) -> Result<(), StepFault> {
-    let (name, tag) = EMPTY_IMAGE;
-    let options = CreateImageOptionsBuilder::new().from_src("-").repo(name).tag(tag).build();
-    let archive = bollard::body_full(Bytes::from_static(&EMPTY_ARCHIVE));
-    let engine = &docker.engine;
-    let connection = engine.docker().await?;
-    let mut events = connection.create_image(Some(options), Some(archive), None);
-    while let Some(event) = events.next().await {
-        engine.checked("make an empty image", event).await?;
-    }
-    Ok(())
+    own_image::create_of_it(&docker.engine, container, &body).await.map(drop)
 }
 
 async fn send(

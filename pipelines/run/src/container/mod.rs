@@ -8,12 +8,14 @@
 mod body;
 mod clone;
 mod follow;
+mod netns;
 mod outputs;
+mod own_image;
 mod place;
 mod ready;
 mod script;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bollard::{
     errors::Error,
@@ -24,11 +26,15 @@ use mergeyard_plan::action::ContainerAction;
 
 use crate::{
     StepFault,
+    engine::Engine,
     executor::{Docker, StepContext, StepJob, StepOutcome},
     pull::Pull,
 };
+use body::Network;
 pub(crate) use clone::clone;
 use follow::End;
+use netns::Netns;
+use place::Place;
 pub(crate) use place::Places;
 use script::{Epilogue, Told};
 
@@ -50,26 +56,16 @@ pub(crate) async fn container(
     cx: &StepContext,
 ) -> Result<StepOutcome, StepFault> {
     let name = name(docker, job);
-    let step = ContainerStep { docker, job, action, cx, epilogue: Epilogue::of(&name), name };
-    let work = step.work();
-    tokio::pin!(work);
-    tokio::select! {
-        biased;
-        done = &mut work => done,
-        () = cx.cancel.cancelled() => {
-            // What it says while it is stopped is kept as well.
-            let stopped = async {
-                step.stop().await;
-                tokio::time::sleep(LAST_WORDS).await;
-            };
-            tokio::select! {
-                _ = &mut work => {}
-                () = stopped => {}
-            }
-            step.remove().await;
-            Err(StepFault::Cancelled)
-        }
+    let place = docker.places.of(job.workflow);
+    let borrowed = if netns::may_borrow(job, action) { place.netns.borrow() } else { None };
+    let step =
+        ContainerStep { docker, job, action, cx, epilogue: Epilogue::of(&name), name, place, borrowed };
+    let done = step.until_cancelled().await;
+    // Only an end that was seen says that nobody is in it any more.
+    if let (Some(netns), true, Ok(_) | Err(StepFault::Exited { .. })) = (step.borrowed, job.followed, &done) {
+        step.place.netns.give_back(&docker.engine, netns);
     }
+    done
 }
 
 /// Of the container of one attempt.
@@ -85,9 +81,34 @@ struct ContainerStep<'a> {
     cx: &'a StepContext,
     name: String,
     epilogue: Epilogue,
+    place: Arc<Place>,
+    /// The network namespace it joins, in the place of one of its own.
+    borrowed: Option<Netns>,
 }
 
 impl ContainerStep<'_> {
+    async fn until_cancelled(&self) -> Result<StepOutcome, StepFault> {
+        let work = self.work();
+        tokio::pin!(work);
+        tokio::select! {
+            biased;
+            done = &mut work => done,
+            () = self.cx.cancel.cancelled() => {
+                // What it says while it is stopped is kept as well.
+                let stopped = async {
+                    self.stop().await;
+                    tokio::time::sleep(LAST_WORDS).await;
+                };
+                tokio::select! {
+                    _ = &mut work => {}
+                    () = stopped => {}
+                }
+                self.remove().await;
+                Err(StepFault::Cancelled)
+            }
+        }
+    }
+
     async fn work(&self) -> Result<StepOutcome, StepFault> {
         let limit = self.docker.containers.output_bytes;
         let (engine, log) = (&self.docker.engine, &self.cx.log);
@@ -108,16 +129,22 @@ impl ContainerStep<'_> {
     /// Makes the container and all it stands on; false when it is there and was started already.
     async fn make(&self) -> Result<bool, StepFault> {
         let (docker, engine) = (self.docker, &self.docker.engine);
-        let body = body::body(docker, self.job, self.action, &self.epilogue)?;
+        let network = match &self.borrowed {
+            Some(netns) => Network::Joined(netns),
+            None => Network::Own,
+        };
+        let body = body::body(docker, self.job, self.action, &self.epilogue, network)?;
         if self.job.attempt > 1 {
             engine.remove_attempts(self.job.step, self.job.attempt).await?;
         }
         if self.action.pull && self.state().await?.is_none() {
             self.bring(Pull::Always).await?;
         }
-        let place = docker.places.of(self.job.workflow);
         if self.action.network_mode.is_none() {
-            place.network(docker, self.job.workflow).await?;
+            self.place.network(docker, self.job.workflow).await?;
+            if self.borrowed.is_none() && self.job.followed && netns::may_borrow(self.job, self.action) {
+                self.place.netns.make_ahead(engine, self.job.workflow);
+            }
         }
         let made = match self.create(&body).await? {
             Made::NoImage => {
@@ -136,7 +163,7 @@ impl ContainerStep<'_> {
                 return Err(StepFault::transient(format!("the image `{}` went away", self.action.image)));
             }
         }
-        place.volume(docker, &self.name, &self.action.base).await?;
+        self.place.volume(docker, &self.name, &self.action.base).await?;
         Ok(true)
     }
 
@@ -148,7 +175,7 @@ impl ContainerStep<'_> {
     }
 
     async fn create(&self, body: &ContainerCreateBody) -> Result<Made, StepFault> {
-        create(self.docker, &self.name, body).await
+        create(&self.docker.engine, &self.name, body).await
     }
 
     async fn start(&self) -> Result<(), StepFault> {
@@ -167,7 +194,7 @@ impl ContainerStep<'_> {
             }
             Err(e) => {
                 // Perhaps what it stands on was removed behind our back.
-                self.docker.places.forget(self.job.workflow);
+                self.docker.places.doubt(self.job.workflow);
                 Err(engine.error("start the container", &e).await.into())
             }
         }
@@ -178,7 +205,7 @@ impl ContainerStep<'_> {
         &self,
         followed: impl Future<Output = Result<End, StepFault>>,
     ) -> Result<End, StepFault> {
-        let network = body::network(&self.docker.engine, self.job, self.action);
+        let network = body::network_of(&self.docker.engine, self.job, self.action);
         let service = ready::Service {
             engine: &self.docker.engine,
             container: &self.name,
@@ -290,9 +317,9 @@ enum Made {
     NoImage,
 }
 
-async fn create(docker: &Docker, name: &str, body: &ContainerCreateBody) -> Result<Made, StepFault> {
+async fn create(engine: &Engine, name: &str, body: &ContainerCreateBody) -> Result<Made, StepFault> {
     let options = CreateContainerOptionsBuilder::new().name(name).build();
-    let created = docker.engine.docker().await?.create_container(Some(options), body.clone()).await;
+    let created = engine.docker().await?.create_container(Some(options), body.clone()).await;
     match created {
         Ok(_) => Ok(Made::New),
         Err(Error::DockerResponseServerError { status_code: 409, .. }) => Ok(Made::There),
@@ -307,7 +334,7 @@ async fn create(docker: &Docker, name: &str, body: &ContainerCreateBody) -> Resu
             let why = message.split_whitespace().collect::<Vec<_>>().join(" ");
             Err(StepFault::Failure(format!("the engine refuses this container: {why}")))
         }
-        Err(e) => Err(docker.engine.error("create the container", &e).await.into()),
+        Err(e) => Err(engine.error("create the container", &e).await.into()),
     }
 }
 

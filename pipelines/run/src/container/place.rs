@@ -11,7 +11,7 @@ use bytes::Bytes;
 use mergeyard_types::WorkflowId;
 use tokio::sync::OnceCell;
 
-use super::outputs;
+use super::{netns::FreeNetns, outputs};
 use crate::{
     StepFault,
     engine::EngineError,
@@ -20,22 +20,37 @@ use crate::{
 
 /// What this process has made sure of. The engine is what knows; this only saves asking it.
 #[derive(Default)]
-pub(crate) struct Places(Mutex<HashMap<WorkflowId, Arc<Place>>>);
+pub(crate) struct Places(Mutex<HashMap<WorkflowId, Vec<Arc<Place>>>>);
 
 #[derive(Default)]
 pub(crate) struct Place {
     network: OnceCell<()>,
     volume: OnceCell<()>,
+    pub(super) netns: Arc<FreeNetns>,
 }
 
 impl Places {
     pub(super) fn of(&self, workflow: WorkflowId) -> Arc<Place> {
         let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(places.entry(workflow).or_default())
+        let places = places.entry(workflow).or_default();
+        if places.is_empty() {
+            places.push(Arc::default());
+        }
+        Arc::clone(&places[places.len() - 1])
     }
 
-    pub(crate) fn forget(&self, workflow: WorkflowId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&workflow);
+    /// What was made sure of may not hold any more; from here on it is asked again.
+    pub(super) fn doubt(&self, workflow: WorkflowId) {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        places.entry(workflow).or_default().push(Arc::default());
+    }
+
+    /// The workflow has ended. Returns when nothing is made for it any more.
+    pub(crate) async fn leave(&self, workflow: WorkflowId) {
+        let places = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&workflow);
+        for place in places.unwrap_or_default() {
+            place.netns.close().await;
+        }
     }
 }
 

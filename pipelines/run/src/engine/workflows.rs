@@ -120,11 +120,14 @@ impl Engine {
         let owned = HashMap::from([(OWNER_LABEL.to_owned(), owner.clone())]);
         let all = self.containers_with(&owned).await?;
         let labels = |container: &ContainerSummary| container.labels.clone().unwrap_or_default();
-        let steps = all.into_iter().filter(|container| labels(container).contains_key(STEP_LABEL));
-        let (kept, left): (Vec<_>, Vec<_>) = steps.partition(|container| live.has(&labels(container)));
+        let (steps, others): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|container| labels(container).contains_key(STEP_LABEL));
+        let (kept, mut left): (Vec<_>, Vec<_>) = steps.into_iter().partition(|c| live.has(&labels(c)));
         let mut live = live.clone();
         let of_kept = kept.iter().filter_map(|c| labels(c).get(WORKFLOW_LABEL)?.parse().ok());
         live.workflows.extend(of_kept.map(WorkflowId));
+        // A step may be in a network namespace that another container of its workflow holds.
+        left.extend(others.into_iter().filter(|c| is_a_workflows(&labels(c)) && !live.has(&labels(c))));
         let containers = self.remove_containers(left).await?;
         Ok(containers + self.sweep_networks(&owned, &live).await? + self.sweep_volumes(&owned, &live).await?)
     }

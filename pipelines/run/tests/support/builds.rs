@@ -151,6 +151,7 @@ impl Yard {
             environment: Vec::new(),
             masked: Vec::new(),
             detached: false,
+            followed: false,
             kept_lines: 0,
             step: StepId(1),
             run: RunId(1),

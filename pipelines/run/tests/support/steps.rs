@@ -116,6 +116,7 @@ impl Steps {
             masked: Vec::new(),
             secrets: Vec::new(),
             detached: false,
+            followed: false,
             kept_lines: 0,
             timeout: MINUTE,
         }

@@ -1,0 +1,162 @@
+//! Network namespaces, lent to one step of a workflow after another.
+//!
+//! Making one is most of what an engine does to start a container. So a workflow whose steps are
+//! many keeps a few, each held by a container that only waits, and a step's container joins one that is
+//! free. No two steps ever have the same one at the same time, and nothing of a step stays in it:
+//!
+//! - its processes are gone, and their sockets with them; the kernel keeps no closed connections
+//!   (`tcp_max_tw_buckets`), so the next step may listen where this one did;
+//! - a container without privileges cannot change interfaces, routes or rules;
+//! - the files about names that the engine mounts into all containers of a namespace are compared
+//!   with what they were. One that was written to is not lent again, or a command could redirect a
+//!   plugin that holds secrets.
+//!
+//! What is here is only known to this process. After a crash the containers that hold are removed with their
+//! workflow, and steps that run in them go on until then.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bollard::{
+    models::{ContainerCreateBody, HostConfig, HostConfigLogConfig},
+    query_parameters::{DownloadFromContainerOptionsBuilder, StartContainerOptions},
+};
+use futures_util::StreamExt;
+use mergeyard_plan::action::ContainerAction;
+use mergeyard_types::WorkflowId;
+use tokio_util::task::TaskTracker;
+
+use super::own_image;
+use crate::{StepFault, engine::Engine, executor::StepJob};
+
+/// `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`; a container that only waits has no other.
+const NAMES: &str = "/etc";
+
+/// The engine writes a few hundred bytes.
+const MOST_BYTES_OF_NAMES: usize = 256 * 1024;
+
+/// Those of one workflow that no step has.
+#[derive(Default)]
+pub(super) struct FreeNetns {
+    free: Mutex<Vec<Netns>>,
+    /// One is being made, or none can be made.
+    busy: AtomicBool,
+    closed: AtomicBool,
+    tasks: TaskTracker,
+}
+
+pub(super) struct Netns {
+    /// The container that holds it.
+    pub(super) holder: String,
+    /// What its names were at first, as an archive.
+    names: Vec<u8>,
+}
+
+/// Whether a step needs nothing of its namespace for itself: no name that others find it by, no
+/// names of its own, no right to change it.
+pub(super) fn may_borrow(job: &StepJob, action: &ContainerAction) -> bool {
+    !job.detached
+        && !action.privileged
+        && action.network_mode.is_none()
+        && [&action.ports, &action.dns, &action.dns_search, &action.extra_hosts]
+            .iter()
+            .all(|all| all.is_empty())
+}
+
+impl FreeNetns {
+    pub(super) fn borrow(&self) -> Option<Netns> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    /// Makes one for a step that is still to come. The workflow's network is there.
+    pub(super) fn make_ahead(self: &Arc<Self>, engine: &Arc<Engine>, workflow: WorkflowId) {
+        if self.closed.load(Ordering::SeqCst) || self.busy.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let (all, engine) = (Arc::clone(self), Arc::clone(engine));
+        self.tasks.spawn(async move {
+            match make(&engine, workflow).await {
+                Ok(made) => {
+                    all.add(made);
+                    all.busy.store(false, Ordering::SeqCst);
+                }
+                // Every step can have its own, as it would on an engine that cannot do this.
+                Err(error) => tracing::debug!(%workflow, %error, "no network namespace could be made ahead"),
+            }
+        });
+    }
+
+    /// Takes one back from a step whose container has ended.
+    pub(super) fn give_back(self: &Arc<Self>, engine: &Arc<Engine>, netns: Netns) {
+        let (all, engine) = (Arc::clone(self), Arc::clone(engine));
+        self.tasks.spawn(async move {
+            match names(&engine, &netns.holder).await {
+                Ok(names) if names == netns.names => all.add(netns),
+                Ok(_) => tracing::debug!(
+                    holder = netns.holder,
+                    "a step wrote to its names; no other step gets them"
+                ),
+                Err(error) => {
+                    tracing::debug!(holder = netns.holder, %error, "a network namespace is not lent again")
+                }
+            }
+        });
+    }
+
+    /// Returns when nothing is made any more.
+    pub(super) async fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn add(&self, netns: Netns) {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(netns);
+    }
+}
+
+async fn make(engine: &Engine, workflow: WorkflowId) -> Result<Netns, StepFault> {
+    let network = engine.workflow_name(workflow);
+    let holder = format!("{network}-n{}", uuid::Uuid::new_v4().simple());
+    let words = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect());
+    let body = ContainerCreateBody {
+        image: Some(own_image::name()),
+        entrypoint: words(&[own_image::HOLD]),
+        labels: Some(engine.workflow_labels(workflow)),
+        host_config: Some(HostConfig {
+            network_mode: Some(network),
+            // Nobody who listens after a step finds its closed connections in the way.
+            sysctls: Some(HashMap::from([("net.ipv4.tcp_max_tw_buckets".to_owned(), "0".to_owned())])),
+            cap_drop: words(&["ALL"]),
+            security_opt: words(&["no-new-privileges"]),
+            readonly_rootfs: Some(true),
+            log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    own_image::create_of_it(engine, &holder, &body).await?;
+    let started = engine.docker().await?.start_container(&holder, None::<StartContainerOptions>).await;
+    engine.checked("start a container that holds a network namespace", started).await?;
+    let names = names(engine, &holder).await?;
+    Ok(Netns { holder, names })
+}
+
+async fn names(engine: &Engine, holder: &str) -> Result<Vec<u8>, StepFault> {
+    let options = DownloadFromContainerOptionsBuilder::new().path(NAMES).build();
+    let docker = engine.docker().await?;
+    let mut archive = docker.download_from_container(holder, Some(options));
+    let mut names = Vec::new();
+    while let Some(piece) = archive.next().await {
+        names.extend_from_slice(&engine.checked("read the names of a network namespace", piece).await?);
+        if names.len() > MOST_BYTES_OF_NAMES {
+            break;
+        }
+    }
+    Ok(names)
+}
