@@ -79,7 +79,7 @@ pub(crate) async fn work(yard: &Yard, job: &Job, watch: Watch) -> Ended {
     };
     let (log, lines) = LogSink::channel(step.masker(), yard.settings.log_bytes);
     let (cancel, ready) = (CancellationToken::new(), Arc::new(Notify::new()));
-    let context = StepContext { log, cancel: cancel.clone(), ready: ready.clone() };
+    let context = StepContext { ready: ready.clone(), ..StepContext::new(log, cancel.clone()) };
     // On the heap: all that any kind of step may need at once is more than a stack should hold.
     let run = Box::pin(yard.executor.run(step, context));
     let keep = yard.logs.write(job.lease.run, job.lease.step, job.attempt, lines);
@@ -160,6 +160,8 @@ async fn step_job(yard: &Yard, job: &Job) -> Result<StepJob, String> {
         detached: job.rules.detached,
         followed: job.place.followed,
         kept_lines,
+        target: None,
+        images: Default::default(),
         secrets: build_secrets(&rules, job),
         timeout: job.timeout,
     })

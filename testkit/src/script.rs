@@ -106,7 +106,7 @@ impl Stage {
     async fn perform(self, job: StepJob, cx: StepContext) -> StepOutcome {
         match &job.action {
             Action::Image(action) => self.image(action, cx).await,
-            Action::Clone(_) | Action::Container(_) => self.container(job, cx).await,
+            _ => self.container(job, cx).await,
         }
     }
 

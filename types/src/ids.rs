@@ -37,6 +37,7 @@ row_id!(WorkflowId, "workflow-");
 row_id!(StepId, "step-");
 row_id!(EffectId, "effect-");
 row_id!(ImageId, "image-");
+row_id!(DeploymentId, "deployment-");
 
 /// What the sender calls one delivery: GitHub's `X-GitHub-Delivery`. A redelivery carries
 /// the same one, which is what makes accepting it twice harmless.

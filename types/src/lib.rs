@@ -10,12 +10,14 @@ mod ids;
 mod image;
 mod secret;
 mod state;
+mod target;
 mod time;
 
 pub use digest::{Digest, DigestError};
 pub use git::{CommitSha, GitRef, NameError, RepoName, ShaError, TreeId};
-pub use ids::{DeliveryId, DeliveryIdError, EffectId, ImageId, RunId, StepId, WorkflowId};
+pub use ids::{DeliveryId, DeliveryIdError, DeploymentId, EffectId, ImageId, RunId, StepId, WorkflowId};
 pub use image::{ImageName, ImageRef, ImageRefError, RegistryHost, Version};
 pub use secret::Secret;
 pub use state::{State, StateError};
+pub use target::TargetName;
 pub use time::Timestamp;

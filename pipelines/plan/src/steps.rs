@@ -287,10 +287,7 @@ impl Context<'_> {
         }
         let detached = step.detach || entry.part == Part::Service;
         let timeout = step.timeout.as_ref().map(|timeout| timeout.value);
-        let serial = match &action {
-            Action::Image(image) => Some(format!("image/{}", image.name)),
-            Action::Clone(_) | Action::Container(_) => None,
-        };
+        let serial = action.serial();
         PlannedStep {
             name: entry.name.to_owned(),
             verdict,

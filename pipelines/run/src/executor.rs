@@ -1,24 +1,28 @@
 //! Who performs a step: a closed set, chosen once at start.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use mergeyard_plan::action::Action;
 pub use mergeyard_plan::run::Outcome as StepOutcome;
-use mergeyard_types::{CommitSha, GitRef, ImageName, ImageRef, RepoName, RunId, Secret, StepId, WorkflowId};
+use mergeyard_types::{
+    CommitSha, Digest, GitRef, ImageName, ImageRef, RepoName, RunId, Secret, StepId, WorkflowId,
+};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::engine::Live;
 use crate::{
-    container,
+    StepFault, container,
     engine::{BaseCredentials, BuildLimits, BuildNetwork, BuildSecret, Builder, Engine, EngineError},
     git::{GitCache, Remote},
     image,
     keyed_lock::KeyedLock,
+    ledger::{Ledger, NoLedger},
     log::{LogSink, Masker},
     pull::Pull,
     registry_client::RegistryClient,
+    target::Target,
 };
 
 /// Caches kept unless configured otherwise: a few for each of some dozen branches.
@@ -56,6 +60,10 @@ pub struct StepJob {
     /// Lines of this attempt's program that are kept already: a container that is found again is
     /// read on from there.
     pub kept_lines: u64,
+    /// The machine that its action delivers to.
+    pub target: Option<Arc<Target>>,
+    /// What its run published, by name.
+    pub images: BTreeMap<ImageName, Digest>,
     pub timeout: Duration,
 }
 
@@ -73,6 +81,14 @@ pub struct StepContext {
     pub cancel: CancellationToken,
     /// Rung by a detached step when others may rely on it.
     pub ready: Arc<Notify>,
+    pub ledger: Arc<dyn Ledger>,
+}
+
+impl StepContext {
+    /// For a step that nobody waits for and that deploys nothing.
+    pub fn new(log: LogSink, cancel: CancellationToken) -> Self {
+        Self { log, cancel, ready: Arc::default(), ledger: Arc::new(NoLedger) }
+    }
 }
 
 #[allow(clippy::large_enum_variant, reason = "there is one in a process")]
@@ -206,6 +222,9 @@ impl Executor {
                     Action::Image(action) => image::image(docker, job, action, cx).await,
                     Action::Clone(action) => container::clone(docker, &job, &action, &cx).await,
                     Action::Container(action) => container::container(docker, &job, &action, &cx).await,
+                    Action::YumMirror(_) | Action::Ansible(_) | Action::Rollout(_) => {
+                        Err(unknown(&job.action))
+                    }
                 };
                 done.unwrap_or_else(StepOutcome::from)
             }
@@ -311,6 +330,10 @@ impl Docker {
     pub(crate) async fn alone(&self, image: &ImageRef) -> impl Drop + use<> {
         self.one_build_per_tag.lock(&image.to_string()).await
     }
+}
+
+fn unknown(action: &Action) -> StepFault {
+    StepFault::lasting(format!("`uses: {}` is not performed here", action.name()))
 }
 
 fn masked(outcome: StepOutcome, log: &LogSink) -> StepOutcome {

@@ -15,8 +15,10 @@ mod fault;
 pub mod git;
 mod image;
 mod keyed_lock;
+pub mod ledger;
 pub mod log;
 mod pull;
 pub mod registry_client;
+pub mod target;
 
 pub use fault::StepFault;

@@ -356,7 +356,7 @@ async fn a_step_ends_at_its_timeout_and_by_cancelling_and_says_which() {
     assert_eq!(outcome, StepOutcome::Failure { message: "timed out after 3s".to_owned() });
     let (log, mut lines) = sink();
     let cancel = CancellationToken::new();
-    let cx = StepContext { log, cancel: cancel.clone(), ready: Default::default() };
+    let cx = StepContext::new(log, cancel.clone());
     let run = yard.executor.run(yard.job(sha, "slow", MINUTE), cx);
     let watch = async {
         while let Some(line) = lines.recv().await {
@@ -387,9 +387,7 @@ async fn a_linked_dockerfile_and_a_missing_engine_are_told_apart() {
     let absent = Docker::new(cache, Engine::at("unix:///nowhere/docker.sock"), yard.registry.client());
     let (log, _lines) = sink();
     let job = yard.job(sha, "absent", MINUTE);
-    let outcome = Executor::Docker(absent)
-        .run(job, StepContext { log, cancel: CancellationToken::new(), ready: Default::default() })
-        .await;
+    let outcome = Executor::Docker(absent).run(job, StepContext::new(log, CancellationToken::new())).await;
     let StepOutcome::Error { message, retry: true } = outcome else { panic!("{outcome:?}") };
     assert!(message.starts_with("no engine answers at unix:///nowhere/docker.sock: start it"), "{message}");
 }

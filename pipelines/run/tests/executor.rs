@@ -53,6 +53,8 @@ async fn run(
         detached: false,
         followed: false,
         kept_lines: 0,
+        target: None,
+        images: Default::default(),
         step: StepId(1),
         run: RunId(1),
         attempt: 1,
@@ -71,7 +73,7 @@ async fn run(
         timeout,
     };
     let (log, mut lines) = LogSink::channel(job.masker(), 1 << 20);
-    let outcome = executor.run(job, StepContext { log, cancel, ready: Default::default() }).await;
+    let outcome = executor.run(job, StepContext::new(log, cancel)).await;
     let mut said = Vec::new();
     while let Some(line) = lines.recv().await {
         said.push(line.text);

@@ -159,7 +159,8 @@ impl Step {
     fn image(&self) -> Option<&str> {
         match &self.row.action {
             Action::Container(container) => Some(&container.image),
-            Action::Image(_) | Action::Clone(_) => None,
+            Action::Ansible(ansible) => Some(&ansible.image),
+            Action::Image(_) | Action::Clone(_) | Action::YumMirror(_) | Action::Rollout(_) => None,
         }
     }
 }
@@ -283,7 +284,7 @@ fn show_step(run: &RunRow, row: &StepRow, workflow: &WorkflowRow, above: Option<
     let outputs = match &row.action {
         // They are the published image, which the page shows as one.
         Action::Image(_) => BTreeMap::new(),
-        Action::Clone(_) | Action::Container(_) => row.outputs.clone(),
+        _ => row.outputs.clone(),
     };
     let is_telling = match row.state {
         Word::Failure | Word::Error => true,

@@ -153,6 +153,8 @@ impl Yard {
             detached: false,
             followed: false,
             kept_lines: 0,
+            target: None,
+            images: Default::default(),
             step: StepId(1),
             run: RunId(1),
             attempt: 1,
@@ -184,10 +186,7 @@ impl Yard {
     pub(crate) async fn run(&self, job: StepJob) -> (StepOutcome, String) {
         let (log, lines) = LogSink::channel(job.masker(), 64 << 20);
         let said = collect(lines);
-        let outcome = self
-            .executor
-            .run(job, StepContext { log, cancel: CancellationToken::new(), ready: Default::default() })
-            .await;
+        let outcome = self.executor.run(job, StepContext::new(log, CancellationToken::new())).await;
         (outcome, said.await.unwrap())
     }
 

@@ -118,6 +118,8 @@ impl Steps {
             detached: false,
             followed: false,
             kept_lines: 0,
+            target: None,
+            images: Default::default(),
             timeout: MINUTE,
         }
     }
@@ -223,7 +225,7 @@ pub(crate) async fn run(executor: &Executor, job: StepJob) -> (StepOutcome, Vec<
 
 pub(crate) async fn run_for_lines(executor: &Executor, job: StepJob) -> (StepOutcome, Vec<LogLine>) {
     let (log, mut lines) = LogSink::channel(job.masker(), 64 << 20);
-    let cx = StepContext { log, cancel: CancellationToken::new(), ready: Default::default() };
+    let cx = StepContext::new(log, CancellationToken::new());
     let keep = async {
         let mut all = Vec::new();
         while let Some(line) = lines.recv().await {
@@ -246,7 +248,7 @@ impl Running {
     pub(crate) fn start(executor: &Arc<Executor>, job: StepJob) -> Running {
         let (log, lines) = LogSink::channel(job.masker(), 64 << 20);
         let (cancel, ready) = (CancellationToken::new(), Arc::new(Notify::new()));
-        let cx = StepContext { log, cancel: cancel.clone(), ready: Arc::clone(&ready) };
+        let cx = StepContext { ready: Arc::clone(&ready), ..StepContext::new(log, cancel.clone()) };
         let executor = Arc::clone(executor);
         Running { task: tokio::spawn(async move { executor.run(job, cx).await }), cancel, ready, lines }
     }
