@@ -6,6 +6,7 @@
 //! commit durable before it returns; concurrent deliveries share one commit.
 
 mod approvals;
+mod claims;
 mod deliveries;
 mod deployments;
 mod effects;
@@ -28,6 +29,7 @@ use sqlx::{
 };
 
 pub use approvals::ApprovalRow;
+pub use claims::Frozen;
 pub use deliveries::{Claimed, Delivery, DeliveryRow, DeliveryState, Receipt, Received, Source, Verdict};
 pub use deployments::{DeploymentRow, DeploymentState};
 pub use effects::{EffectRow, Pending};
