@@ -74,6 +74,7 @@ pub struct Wake {
     pub steps: Notify,
     pub outbox: Notify,
     pub ends: Notify,
+    pub outbox: Arc<Notify>,
 }
 
 impl Settings {
