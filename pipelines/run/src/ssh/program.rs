@@ -107,10 +107,11 @@ impl Ended {
 }
 
 impl Session {
-    /// Runs a program to its end. When this is dropped, the program's pipes close.
+    /// Runs a program to its end. When this is dropped, the program's pipes close, and it ends when its
+    /// time is up at the latest.
     pub async fn run(&self, program: &Program, hear: Hear<'_>) -> Result<Ended, SshError> {
         let Program { name, args, stdin, limit, keep } = program;
-        let line = quote::line(name, args)?;
+        let line = quote::line(name, args, *limit)?;
         let mut command = local::command("ssh");
         command.args(self.client()).args(["--", self.to().address(), &line]).kill_on_drop(true);
         if stdin.is_some() {
