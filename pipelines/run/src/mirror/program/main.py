@@ -88,8 +88,8 @@ def tell(link, contents, now, entries, digest, before):
     """What is ready to be switched to. New is what is not served now with the same content."""
     link.tell(
         ready={
-            "digest": digest,
-            "before": before,
+            "digest": digest and f"sha256:{digest}",
+            "before": before and f"sha256:{before}",
             "entries": entries,
             "packages": [
                 {"name": about["package"], "file": f"Packages/{name}", "size": about["size"], "new": now.get(name) != about}
