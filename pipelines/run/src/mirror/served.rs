@@ -65,7 +65,7 @@ impl Served {
     /// Reads back that exactly this snapshot is served, complete. Says what was seen, or what was not.
     pub(super) async fn prove(&self, wanted: &Digest, ready: &Ready) -> Result<String, String> {
         let repomd = self.repomd_of(wanted).await?;
-        let part = metadata::primary(&repomd).map_err(|why| format!("{} is broken: {why}", self.at("repodata/repomd.xml")?))?;
+        let part = metadata::primary(&repomd).map_err(|why| format!("{} is broken: {why}", self.shown("repodata/repomd.xml")))?;
         let primary = self.get(&part.href, MOST_PRIMARY).await?;
         let primary = primary.ok_or_else(|| format!("{} is not there", self.shown(&part.href)))?;
         if digest(&primary) != part.digest {
