@@ -65,10 +65,16 @@ pub(super) struct Request<'a> {
 #[derive(Debug, Serialize)]
 #[serde(tag = "mode", rename_all = "lowercase")]
 pub(super) enum Work {
-    Update { packages: Vec<String> },
-    Check { packages: Vec<String> },
+    Update {
+        packages: Vec<String>,
+    },
+    Check {
+        packages: Vec<String>,
+    },
     /// The hexadecimal digits of a snapshot's digest.
-    Rollback { snapshot: String },
+    Rollback {
+        snapshot: String,
+    },
 }
 
 /// What the program has to say.
@@ -144,7 +150,10 @@ pub(super) struct Conversation {
 pub(super) enum Silence {
     Failed(String),
     /// It, or the way to it, did not say why.
-    Ended { status: ExitStatus, stderr: String },
+    Ended {
+        status: ExitStatus,
+        stderr: String,
+    },
     /// What came is no document of ours.
     Garbled(String),
 }

@@ -176,7 +176,8 @@ impl MirrorStep<'_> {
             Silence::Failed(why) => StepFault::Failure(format!("{name}: {why}; {means}")),
             Silence::Ended { status, stderr } => match self.place.exit_code(status, &stderr).await {
                 Ok(code) => {
-                    let said = format!("{name}: the program there ended with exit code {code}: {stderr}; {means}");
+                    let said =
+                        format!("{name}: the program there ended with exit code {code}: {stderr}; {means}");
                     StepFault::Failure(said)
                 }
                 Err(fault) => fault,

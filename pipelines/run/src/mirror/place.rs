@@ -33,7 +33,9 @@ impl Place {
                 let mut command = Command::new(name);
                 command.args(args).kill_on_drop(true);
                 command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-                command.spawn().map_err(|error| StepFault::lasting(format!("`{name}` cannot be run: {error}")))
+                command
+                    .spawn()
+                    .map_err(|error| StepFault::lasting(format!("`{name}` cannot be run: {error}")))
             }
             Place::There(session) => Ok(session.start(&Program::new(name).args(args))?),
         }
