@@ -17,8 +17,10 @@ mod image;
 mod keyed_lock;
 pub mod ledger;
 pub mod log;
+pub mod mirror;
 mod pull;
 pub mod registry_client;
+pub mod ssh;
 pub mod target;
 
 pub use fault::StepFault;
