@@ -12,6 +12,7 @@ pub mod engine_trust;
 pub mod executor;
 mod exposed_secrets;
 mod fault;
+pub mod gateway;
 pub mod git;
 mod image;
 mod keyed_lock;
@@ -19,6 +20,7 @@ pub mod ledger;
 pub mod log;
 mod pull;
 pub mod registry_client;
+pub mod rollout;
 pub mod target;
 
 pub use fault::StepFault;
