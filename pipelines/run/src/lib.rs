@@ -21,6 +21,7 @@ pub mod log;
 mod pull;
 pub mod registry_client;
 pub mod rollout;
+pub mod ssh;
 pub mod target;
 
 pub use fault::StepFault;
