@@ -11,7 +11,10 @@ fn main() -> ExitCode {
     let done = match words[..] {
         ["gateway", "serve", "--port", port] => serve(port, folder),
         ["gateway", "orders"] => gateway::control(folder).map_err(|error| error.to_string()),
-        ["gateway", "probe", probe] => run(async { println!("{}", gateway::probe_once(probe).await?); Ok(()) }),
+        ["gateway", "probe", probe] => run(async {
+            println!("{}", gateway::probe_once(probe).await?);
+            Ok(())
+        }),
         _ => Err(format!("this is only a gateway, and not {}", words.join(" "))),
     };
     match done {

@@ -30,9 +30,14 @@ use super::{
 pub enum Ask {
     Show,
     /// New connections go to this `HOST:PORT`.
-    Switch { to: String },
+    Switch {
+        to: String,
+    },
     /// Answers when nobody is connected to it any more, or when the time is over.
-    Drain { from: String, within_ms: u64 },
+    Drain {
+        from: String,
+        within_ms: u64,
+    },
     Probe(Probe),
 }
 

@@ -96,7 +96,9 @@ async fn sorted<T>(engine: &Engine, what: &str, name: &str, done: Result<T, Erro
     match done {
         Err(Error::DockerResponseServerError { message, .. }) => {
             let why = message.split_whitespace().collect::<Vec<_>>().join(" ");
-            Err(StepFault::Failure(format!("the target's engine does not {what} the container {name}: {why}")))
+            Err(StepFault::Failure(format!(
+                "the target's engine does not {what} the container {name}: {why}"
+            )))
         }
         done => Ok(engine.checked(&format!("{what} the container {name}"), done).await?),
     }

@@ -36,7 +36,9 @@ pub(super) async fn digest(
 pub(super) fn missing(action: &RolloutAction, docker: &Docker) -> String {
     let (image, host) = (&action.image, &docker.registry.access().host);
     match &action.version {
-        Some(version) => format!("registry {host} has no `{image}:{version}`: publish it, or name another version"),
+        Some(version) => {
+            format!("registry {host} has no `{image}:{version}`: publish it, or name another version")
+        }
         None => format!(
             "this run published no `{image}`, and registry {host} has none of this commit's version: build it with `uses: image` before, or name a version as in `image: {image}:1.0.0`"
         ),

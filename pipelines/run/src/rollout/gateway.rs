@@ -13,7 +13,8 @@ use bollard::{
         NetworkCreateRequest, NetworkingConfig, PortBinding, ResourcesUlimits,
     },
     query_parameters::{
-        InspectNetworkOptions, RemoveVolumeOptions, RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
+        InspectNetworkOptions, RemoveVolumeOptions, RenameContainerOptionsBuilder,
+        StopContainerOptionsBuilder,
     },
 };
 use mergeyard_plan::action::RolloutAction;

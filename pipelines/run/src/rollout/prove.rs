@@ -11,11 +11,15 @@ use futures_util::StreamExt;
 use mergeyard_plan::action::{Health, RolloutAction};
 use tokio::net::TcpStream;
 
-use super::{application, published::Published, session::Session};
+use super::{
+    application,
+    look::{Container, gateway_name},
+    published::Published,
+    session::Session,
+};
 use crate::{
     StepFault,
     engine::Engine,
-    executor::{StepContext, StepJob},
     gateway::{Probe, Probed, probe},
     target::{Reach, Target},
 };
@@ -35,48 +39,97 @@ impl Probe {
     }
 }
 
-/// Asks a container at its own port. One that ends meanwhile is not waited for.
-pub(super) async fn container(
-    engine: &Engine,
-    session: &mut Session<'_>,
-    action: &RolloutAction,
-    id: &str,
-    address: String,
-) -> Result<String, StepFault> {
-    let probe = Probe::of(&action.health, address, host(action));
-    let ended = async {
-        match application::ended(engine, id).await {
-            Ok(code) => code,
-            // Who cannot wait for it still asks it.
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        biased;
-        code = ended => Err(StepFault::Failure(format!("it ended with exit code {code} before it was healthy"))),
-        probed = session.probe(&probe) => verdict(probed?),
-    }
+/// What a service is asked, and from where.
+pub(super) struct Proof<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) action: &'a RolloutAction,
+    pub(super) target: &'a Target,
+    pub(super) published: &'a [Published],
 }
 
-/// Asks the service as its clients do: through its gateway, at each published port, and at the
-/// address that the health check names.
-pub(super) async fn service(
-    engine: &Engine,
-    session: &mut Session<'_>,
-    step: (&StepJob, &RolloutAction, &Target, &StepContext),
-    (published, image): (&[Published], &str),
-) -> Result<String, StepFault> {
-    let (_, action, target, cx) = step;
-    let inside = Probe::of(&action.health, format!("127.0.0.1:{}", action.port), host(action));
-    let mut said = verdict(session.probe(&inside).await?)?;
-    for published in published {
-        said = port(engine, action, target, published, image).await?;
+impl Proof<'_> {
+    /// Asks a container at its own port. One that ends meanwhile is not waited for.
+    pub(super) async fn container(
+        &self,
+        session: &mut Session<'_>,
+        container: &Container,
+    ) -> Result<String, StepFault> {
+        let probe = self.probe(container.address(self.action.port));
+        let ended = async {
+            match application::ended(self.engine, &container.id).await {
+                Ok(code) => code,
+                // Who cannot wait for it still asks it.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            code = ended => Err(StepFault::Failure(format!("it ended with exit code {code} before it was healthy"))),
+            probed = session.probe(&probe) => verdict(probed?),
+        }
     }
-    if action.health.url.contains("://") {
-        said = address(&action.health, &target_address(target)).await?;
-        cx.log.note(&format!("{} answers", action.health.url)).await;
+
+    /// Asks the service as its clients do: through its gateway, at each published port, and at the
+    /// address that the health check names.
+    pub(super) async fn service(&self, session: &mut Session<'_>) -> Result<String, StepFault> {
+        let own = format!("127.0.0.1:{}", self.action.port);
+        let mut said = verdict(session.probe(&self.probe(own)).await?)?;
+        for published in self.published {
+            said = self.port(published).await?;
+        }
+        if self.action.health.url.contains("://") {
+            said = address(&self.action.health, &target_address(self.target)).await?;
+        }
+        Ok(said)
     }
-    Ok(said)
+
+    fn probe(&self, at: String) -> Probe {
+        Probe::of(&self.action.health, at, format!("{}:{}", self.action.service, self.action.port))
+    }
+
+    /// From here when that is possible; otherwise the target asks itself.
+    async fn port(&self, published: &Published) -> Result<String, StepFault> {
+        let at = match &self.target.reach {
+            Reach::Local => Some(published.on_the_target()),
+            Reach::Ssh(ssh) => published.from_elsewhere(&ssh.address),
+        };
+        if let Some(at) = at
+            && let Ok(Ok(_)) = tokio::time::timeout(CONNECT, TcpStream::connect(&at)).await
+        {
+            return verdict(probe(&Probe::of(&self.action.health, at.clone(), at)).await);
+        }
+        let at = published.on_the_target();
+        self.from_the_target(&Probe::of(&self.action.health, at.clone(), at)).await
+    }
+
+    /// A container that asks once, as a program of the target itself.
+    async fn from_the_target(&self, probe: &Probe) -> Result<String, StepFault> {
+        let docker = self.engine.docker().await?;
+        let gateway = docker.inspect_container(&gateway_name(&self.action.service), None).await;
+        let gateway = self.engine.checked("inspect the gateway", gateway).await?;
+        let asked = serde_json::to_string(probe).map_err(|error| StepFault::lasting(error.to_string()))?;
+        let body = ContainerCreateBody {
+            image: gateway.image,
+            cmd: Some(vec!["probe".to_owned(), asked]),
+            host_config: Some(HostConfig {
+                network_mode: Some("host".to_owned()),
+                readonly_rootfs: Some(true),
+                cap_drop: Some(vec!["ALL".to_owned()]),
+                security_opt: Some(vec!["no-new-privileges".to_owned()]),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let name = format!("mergeyard-probe-{}", uuid::Uuid::new_v4().simple());
+        let id = application::start(self.engine, &name, body).await?;
+        let longest = probe.longest() + Duration::from_secs(30);
+        let told = tokio::time::timeout(longest, told(self.engine, &id)).await;
+        self.engine.forget_container(&id).await?;
+        let told =
+            told.map_err(|_| StepFault::transient("the target does not come to an end asking itself"))??;
+        let probed = serde_json::from_str(&told);
+        verdict(probed.map_err(|_| StepFault::transient(format!("the target cannot ask itself: {told}")))?)
+    }
 }
 
 /// What others call the machine.
@@ -87,60 +140,11 @@ pub(super) fn target_address(target: &Target) -> String {
     }
 }
 
-fn host(action: &RolloutAction) -> String {
-    format!("{}:{}", action.service, action.port)
-}
-
 fn verdict(probed: Probed) -> Result<String, StepFault> {
     match probed {
         Probed { healthy: true, said, .. } => Ok(said),
         Probed { said, .. } => Err(StepFault::Failure(said)),
     }
-}
-
-/// From here when that is possible; otherwise the target asks itself.
-async fn port(
-    engine: &Engine,
-    action: &RolloutAction,
-    target: &Target,
-    published: &Published,
-    image: &str,
-) -> Result<String, StepFault> {
-    let at = match &target.reach {
-        Reach::Local => Some(published.on_the_target()),
-        Reach::Ssh(ssh) => published.from_elsewhere(&ssh.address),
-    };
-    if let Some(at) = at
-        && let Ok(Ok(_)) = tokio::time::timeout(CONNECT, TcpStream::connect(&at)).await
-    {
-        return verdict(probe(&Probe::of(&action.health, at.clone(), at)).await);
-    }
-    let at = published.on_the_target();
-    from_the_target(engine, &Probe::of(&action.health, at.clone(), at), image).await
-}
-
-/// A container that asks once, as a program of the target itself.
-async fn from_the_target(engine: &Engine, probe: &Probe, image: &str) -> Result<String, StepFault> {
-    let asked = serde_json::to_string(probe).map_err(|error| StepFault::lasting(error.to_string()))?;
-    let body = ContainerCreateBody {
-        image: Some(image.to_owned()),
-        cmd: Some(vec!["probe".to_owned(), asked]),
-        host_config: Some(HostConfig {
-            network_mode: Some("host".to_owned()),
-            readonly_rootfs: Some(true),
-            cap_drop: Some(vec!["ALL".to_owned()]),
-            security_opt: Some(vec!["no-new-privileges".to_owned()]),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    let name = format!("mergeyard-probe-{}", uuid::Uuid::new_v4().simple());
-    let id = application::start(engine, &name, body).await?;
-    let told = tokio::time::timeout(probe.longest() + Duration::from_secs(30), told(engine, &id)).await;
-    engine.forget_container(&id).await?;
-    let told = told.map_err(|_| StepFault::transient("the target does not end to ask itself"))??;
-    let probed = serde_json::from_str(&told);
-    verdict(probed.map_err(|_| StepFault::transient(format!("the target cannot ask itself: {told}")))?)
 }
 
 async fn told(engine: &Engine, id: &str) -> Result<String, StepFault> {
@@ -186,7 +190,9 @@ async fn ask(client: &reqwest::Client, url: &str, health: &Health) -> Result<Str
     let mut response = client.get(url).send().await.map_err(|error| format!("no answer: {error}"))?;
     let status = response.status().as_u16();
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| format!("its answer broke off: {error}"))? {
+    while let Some(chunk) =
+        response.chunk().await.map_err(|error| format!("its answer broke off: {error}"))?
+    {
         body.extend_from_slice(&chunk);
         if body.len() > LONGEST_BODY {
             return Err(format!("its answer is longer than {LONGEST_BODY} bytes"));

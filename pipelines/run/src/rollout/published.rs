@@ -13,7 +13,8 @@ pub(super) struct Published {
 
 impl Published {
     pub(super) fn read(text: &str) -> Result<Self, StepFault> {
-        let (address, port) = text.rsplit_once(':').map_or((None, text), |(address, port)| (Some(address), port));
+        let (address, port) =
+            text.rsplit_once(':').map_or((None, text), |(address, port)| (Some(address), port));
         let address = address.map(|address| address.trim_matches(['[', ']']).parse()).transpose();
         match (address, port.parse()) {
             (Ok(address), Ok(port)) if port != 0 => Ok(Self { address, port }),
@@ -40,7 +41,11 @@ impl Published {
 }
 
 fn with_port(host: &str, port: u16) -> String {
-    if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 #[cfg(test)]

@@ -46,8 +46,12 @@ impl<'a> Session<'a> {
         let exec = engine.checked("reach the gateway", exec).await?;
         let started = docker.start_exec(&exec.id, None::<StartExecOptions>).await;
         match engine.checked("reach the gateway", started).await? {
-            StartExecResults::Attached { output, input } => Ok(Self { engine, output, input, said: Vec::new() }),
-            StartExecResults::Detached => Err(StepFault::transient("the engine did not attach to the gateway")),
+            StartExecResults::Attached { output, input } => {
+                Ok(Self { engine, output, input, said: Vec::new() })
+            }
+            StartExecResults::Detached => {
+                Err(StepFault::transient("the engine did not attach to the gateway"))
+            }
         }
     }
 
@@ -91,7 +95,8 @@ impl<'a> Session<'a> {
             self.input.flush().await?;
             self.line().await
         };
-        let broken = |why: &dyn std::fmt::Display| StepFault::transient(format!("the gateway does not answer: {why}"));
+        let broken =
+            |why: &dyn std::fmt::Display| StepFault::transient(format!("the gateway does not answer: {why}"));
         let line = tokio::time::timeout(longest, exchange).await;
         let line = line.map_err(|_| broken(&"it takes too long"))?.map_err(|error| broken(&error))?;
         serde_json::from_slice(&line).map_err(|_| broken(&String::from_utf8_lossy(&line).trim()))

@@ -18,8 +18,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 
 use crate::{StepFault, engine::Engine, log::LogSink};
-pub(super) use archive::PROGRAM;
 use archive::Archive;
+pub(super) use archive::PROGRAM;
 use program::Program;
 
 /// All gateways' images, by their content.

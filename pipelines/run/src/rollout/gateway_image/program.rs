@@ -124,7 +124,10 @@ mod tests {
         let said = "\tlinux-vdso.so.1 (0x00007fff)\n\tlibz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x00007f)\n\t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
         let found = vec![("libz.so.1".to_owned(), PathBuf::from("/lib/x86_64-linux-gnu/libz.so.1"))];
         assert_eq!(listed(said), Ok(found));
-        assert_eq!(listed("\tlibz.so.1 => not found\n"), Err("its library libz.so.1 is not found".to_owned()));
+        assert_eq!(
+            listed("\tlibz.so.1 => not found\n"),
+            Err("its library libz.so.1 is not found".to_owned())
+        );
     }
 
     #[tokio::test]
