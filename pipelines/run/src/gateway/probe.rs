@@ -123,10 +123,15 @@ async fn answer(probe: &Probe, reached: &mut bool) -> Result<u16, String> {
             Err(error) => Err(format!("its answer broke off: {error}")),
         }
     };
+    tokio::pin!(exchange);
     let (status, body) = tokio::select! {
         biased;
-        answered = exchange => answered?,
-        ended = connection => return Err(ended.err().map_or("it hung up".to_owned(), broken)),
+        answered = &mut exchange => answered?,
+        // What was said until then has come.
+        ended = connection => match ended {
+            Ok(()) => exchange.await?,
+            Err(error) => return Err(broken(error)),
+        },
     };
     let text = String::from_utf8_lossy(&body);
     if status != probe.status {
