@@ -48,14 +48,9 @@ pub struct Probed {
 }
 
 impl Probe {
-    /// `health` asked of `at`. A whole address is asked by its path.
+    /// `health`, whose address is a path, asked of `at`.
     pub fn of(health: &Health, at: String, host: String) -> Self {
-        let whole = health.url.split_once("://").map(|(_, rest)| rest);
-        let path = match whole {
-            Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
-            None => &health.url,
-        };
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let path = health.url.clone();
         let Health { status, body, timeout_ms, retries, interval_ms, .. } = health.clone();
         Self { at, host, path, status, body, timeout_ms, retries, interval_ms }
     }

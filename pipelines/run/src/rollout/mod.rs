@@ -55,7 +55,7 @@ pub(crate) async fn rollout(
         StepFault::lasting(format!("target `{}` is not defined here any more", action.target))
     })?;
     let published = action.publish.iter().map(|text| Published::read(text)).collect::<Result<Vec<_>, _>>()?;
-    let environment = environment(job, action)?;
+    let environment = environment(action)?;
     let reached = Reached::open(docker, target).await?;
     let rollout = Rollout {
         docker,
@@ -434,16 +434,15 @@ impl Rollout<'_> {
     }
 
     fn success(&self, digest: Digest, summary: String) -> StepOutcome {
-        let url = match (self.action.health.url.contains("://"), self.published.first()) {
-            (true, _) => self.action.health.url.replace("{address}", &prove::target_address(self.target)),
-            (false, Some(published)) => {
+        let url = match self.published.first() {
+            Some(published) => {
                 let address = prove::target_address(self.target);
-                let at = published.from_elsewhere(&address).unwrap_or_else(|| published.on_the_target());
-                format!("http://{at}")
+                published.from_elsewhere(&address).unwrap_or_else(|| published.on_the_target())
             }
-            (false, None) => format!("http://{}:{}", self.action.service, self.action.port),
+            None => format!("{}:{}", self.action.service, self.action.port),
         };
-        let outputs = [("digest", digest.to_string()), ("url", url), ("summary", summary)];
+        let outputs =
+            [("digest", digest.to_string()), ("url", format!("http://{url}")), ("summary", summary)];
         StepOutcome::Success { outputs: outputs.map(|(key, value)| (key.to_owned(), value)).into() }
     }
 }
@@ -472,23 +471,9 @@ impl From<LedgerError> for StepFault {
     }
 }
 
-/// Secrets are resolved by who gives the job.
-fn environment(job: &StepJob, action: &RolloutAction) -> Result<BTreeMap<String, String>, StepFault> {
-    let given: BTreeMap<&str, &str> =
-        job.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let mut all = BTreeMap::new();
-    for (name, value) in &action.environment {
-        let value = match given.get(name.as_str()) {
-            Some(given) => (*given).to_owned(),
-            None => {
-                let one = BTreeMap::from([(name.clone(), value.clone())]);
-                let none = |secret: &str| Err(format!("secret `{secret}` was not given to this step"));
-                let rendered = settings::render(&one, false, &none).map_err(StepFault::Failure)?;
-                let Some((_, value)) = rendered.into_iter().next() else { continue };
-                value
-            }
-        };
-        all.insert(name.clone(), value);
-    }
-    Ok(all)
+/// Secrets were resolved by who gives the job.
+fn environment(action: &RolloutAction) -> Result<BTreeMap<String, String>, StepFault> {
+    let none = |secret: &str| Err(format!("secret `{secret}` was not given to this step"));
+    let rendered = settings::render(&action.environment, false, &none).map_err(StepFault::Failure)?;
+    Ok(rendered.into_iter().collect())
 }
