@@ -64,18 +64,18 @@ class Upstream:
         for repo in self._repos:
             # A part that cannot be read would look like packages that went away.
             repo.skip_if_unavailable = False
-            repo.metadata_expire = 1
+            repo.metadata_expire = 0
             repo.pkgdir = str(self._mirror.incoming / repo.id)
             try:
                 repo.load()
             except dnf.exceptions.RepoError as error:
-                raise Refused(f"upstream {described(repo)} cannot be read: {error}") from None
+                raise Refused(f"upstream {described(repo)} cannot be read: {one_line(error)}") from None
         try:
             self._base.fill_sack(load_system_repo=False)
         except dnf.exceptions.RepoError as error:
             broken = [described(repo) for repo in self._repos if f"'{repo.id}'" in str(error)]
             broken = ", ".join(broken or map(described, self._repos))
-            raise Refused(f"the metadata of upstream {broken} is malformed: {error}") from None
+            raise Refused(f"the metadata of upstream {broken} is malformed: {one_line(error)}") from None
 
     def resolve(self, entries):
         """For each entry the packages it names, and all of them with everything they need."""
@@ -241,6 +241,10 @@ class Progress(dnf.callback.DownloadProgress):
 def described(repo):
     urls = [url for url in (repo.metalink, repo.mirrorlist, *repo.baseurl) if url]
     return f"{repo.id} ({', '.join(urls) or 'no URL'})"
+
+
+def one_line(error):
+    return " ".join(str(error).split())
 
 
 def file_name(package):
