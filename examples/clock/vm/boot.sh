@@ -11,6 +11,7 @@
 #                    it; CLOCK_KERNEL=yes boots it with DIRECTORY's kernel, as a plain file system
 #   CLOCK_FORGET     yes: what is written to the disk is gone afterwards
 #   CLOCK_ACCEL      kvm or tcg, in the place of what a trial finds out
+#   CLOCK_ONLY_TELL  yes: says kvm or tcg, and boots nothing
 #
 # Inside, 10.0.2.2 is this machine: also for what listens on its loopback only.
 set -euo pipefail
@@ -37,7 +38,7 @@ accelerator() {
 }
 
 format=raw
-[[ $(head -c 3 "$disk") != QFI ]] || format=qcow2
+! head -c 3 "$disk" | grep -q QFI || format=qcow2
 kernel=()
 if [[ -z ${CLOCK_DISK:-} || ${CLOCK_KERNEL:-} == yes ]]; then
   kernel=(-kernel "$directory/vmlinuz" -initrd "$directory/initrd.img" -append 'root=/dev/vda rw console=ttyS0 quiet')
@@ -45,6 +46,7 @@ fi
 accel=$(accelerator)
 processor=max
 [[ $accel != kvm ]] || processor=host
+[[ ${CLOCK_ONLY_TELL:-} != yes ]] || { echo "${accel%%,*}"; exit; }
 echo "boot: $disk with $accel"
 
 exec qemu-system-x86_64 -name clock -accel "$accel" -cpu "$processor" -smp 2 -m 1024 \
