@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::engine::Live;
 use crate::{
-    StepFault, container,
+    StepFault, ansible, container,
     engine::{BaseCredentials, BuildLimits, BuildNetwork, BuildSecret, Builder, Engine, EngineError},
     git::{GitCache, Remote},
     image,
@@ -208,7 +208,9 @@ impl Executor {
     /// else ends by being let go of.
     fn longest_end(&self, action: &Action) -> Option<Duration> {
         match (self, action) {
-            (Executor::Docker(docker), Action::Container(_)) => Some(container::longest_end(docker)),
+            (Executor::Docker(docker), Action::Container(_) | Action::Ansible(_)) => {
+                Some(container::longest_end(docker))
+            }
             _ => None,
         }
     }
@@ -220,9 +222,8 @@ impl Executor {
                     Action::Image(action) => image::image(docker, job, action, cx).await,
                     Action::Clone(action) => container::clone(docker, &job, &action, &cx).await,
                     Action::Container(action) => container::container(docker, &job, &action, &cx).await,
-                    Action::YumMirror(_) | Action::Ansible(_) | Action::Rollout(_) => {
-                        Err(unknown(&job.action))
-                    }
+                    Action::Ansible(action) => ansible::ansible(docker, &job, &action, &cx).await,
+                    Action::YumMirror(_) | Action::Rollout(_) => Err(unknown(&job.action)),
                 };
                 done.unwrap_or_else(StepOutcome::from)
             }

@@ -40,7 +40,7 @@ pub(crate) async fn clone(
     };
     // The network is for the steps after this one, and takes the engine as long as a small clone.
     let network = async { place.network(docker, job.workflow).await.map_err(StepFault::from) };
-    let container = name(docker, job);
+    let container = name(docker, job, "");
     let (checkout, (), ()) = tokio::try_join!(fetched, network, holder(docker, job, action, &container))?;
     send(docker, &container, checkout, action, cx).await?;
     place.volume_is_filled();
