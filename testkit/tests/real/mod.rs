@@ -17,6 +17,7 @@ mod robots;
 mod run_command;
 mod sigkill;
 mod tocos;
+mod vm;
 
 use std::{
     fmt::Write as _,
