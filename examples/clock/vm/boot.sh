@@ -40,7 +40,10 @@ accelerator() {
 format=raw
 ! head -c 3 "$disk" | grep -q QFI || format=qcow2
 accel=$(accelerator)
-[[ ${CLOCK_ONLY_TELL:-} != yes ]] || { echo "${accel%%,*}"; exit; }
+[[ ${CLOCK_ONLY_TELL:-} != yes ]] || {
+  echo "${accel%%,*}"
+  exit
+}
 # An emulated processor is quicker without what every instruction of it would have to imitate, and has
 # no hardware whose faults the kernel has to work around.
 processor=Nehalem options=' mitigations=off'
