@@ -1,6 +1,8 @@
 //! The real program at the edges: the server as a process, the real engine, git, sshd and
 //! registries, and stock clients. Only GitHub is played.
 
+mod ansible;
+mod bridge;
 mod demo;
 mod engine_gone;
 mod exhaustion;

@@ -13,7 +13,7 @@ use mergeyard_testkit::{
 };
 use serde_json::Value;
 
-use super::{Files, RealYard, docker, is_final, remove_images, set, step, text};
+use super::{Files, RealYard, bridge::Bridge, is_final, remove_images, set, step, text};
 
 /// An emulated machine that shares two cores with a compiler takes its time.
 const LONGEST: Duration = Duration::from_secs(20 * 60);
@@ -77,11 +77,9 @@ async fn the_clock_goes_live_on_a_virtual_machine_and_stays_there_whatever_is_me
     vm.off().await;
 }
 
-/// The machine, and a network of the engine's whose gateway is where this machine, containers and
-/// the virtual machine all find each other.
+/// The machine, where containers reach it, and a registry where it reaches that.
 struct Vm {
-    network: String,
-    address: String,
+    bridge: Bridge,
     ssh: u16,
     http: u16,
     registry: u16,
@@ -93,17 +91,16 @@ struct Vm {
 impl Vm {
     async fn boot() -> Self {
         let folder = made();
-        let network = format!("mergeyard-vm-{}", uuid::Uuid::new_v4().simple());
-        let address = gateway(&network);
+        let bridge = Bridge::new();
         let (ssh, http, registry) = (free_port(), free_port(), free_port());
         let mut boot = tool("bash");
         boot.arg(example_folder().join("vm/boot.sh")).arg(&folder).env("CLOCK_FORGET", "yes");
-        boot.env("CLOCK_ADDRESS", &address);
+        boot.env("CLOCK_ADDRESS", &bridge.address);
         boot.env("CLOCK_SSH_PORT", ssh.to_string()).env("CLOCK_HTTP_PORT", http.to_string());
         let machine = Process::start("the virtual machine", &mut boot);
         let known_hosts = tempfile::NamedTempFile::new().expect("a temporary file");
-        let vm = Self { network, address, ssh, http, registry, folder, known_hosts, machine: Some(machine) };
-        let line = format!("[{}]:{} {}", vm.address, vm.ssh, vm.host_key());
+        let vm = Self { bridge, ssh, http, registry, folder, known_hosts, machine: Some(machine) };
+        let line = format!("[{}]:{} {}", vm.bridge.address, vm.ssh, vm.host_key());
         std::fs::write(vm.known_hosts.path(), line).expect("the file can be written");
         vm
     }
@@ -114,10 +111,10 @@ impl Vm {
 
     /// The registry is where the machine reaches it, and the machine is a target.
     fn configure(&self, config: &mut toml::Table) {
-        set(config, "registry", "listen", format!("{}:{}", self.address, self.registry));
+        set(config, "registry", "listen", format!("{}:{}", self.bridge.address, self.registry));
         let mut target = toml::Table::new();
         target.insert("name".into(), "clock-vm".into());
-        target.insert("address".into(), self.address.clone().into());
+        target.insert("address".into(), self.bridge.address.clone().into());
         target.insert("port".into(), i64::from(self.ssh).into());
         target.insert("user".into(), "root".into());
         target.insert("host_key".into(), self.host_key().trim().into());
@@ -132,10 +129,7 @@ impl Vm {
     async fn let_in(&self, yard: &RealYard) {
         let create = ["registry", "robot", "create", "clock", "--pull", "clock-*", "--format", "json"];
         let made: Value = serde_json::from_str(&yard.mergeyard(&create).await.good()).expect("JSON");
-        let repo = yard.sample.name().to_string();
-        let mut set = process::mergeyard();
-        set.args(["secret", "set", "clock_registry_password", "--repo", &repo, "--config"]);
-        process::run_with(set.arg(yard.config_file()), text(&made["secret"])).await.good();
+        yard.secret("clock_registry_password", text(&made["secret"])).await;
     }
 
     async fn is_up(&self) {
@@ -159,7 +153,7 @@ impl Vm {
         ]);
         ssh.arg("-o").arg(format!("UserKnownHostsFile={}", self.known_hosts.path().display()));
         ssh.arg("-i").arg(self.folder.join("id_ed25519")).args(["-p", &self.ssh.to_string()]);
-        process::run(ssh.arg(format!("root@{}", self.address)).arg(command)).await
+        process::run(ssh.arg(format!("root@{}", self.bridge.address)).arg(command)).await
     }
 
     async fn containers(&self) -> Vec<String> {
@@ -183,7 +177,7 @@ impl Vm {
     }
 
     async fn look(&self, yard: &RealYard, path: &str) -> Result<String, reqwest::Error> {
-        let url = format!("http://{}:{}{path}", self.address, self.http);
+        let url = format!("http://{}:{}{path}", self.bridge.address, self.http);
         let answer = yard.http.get(url).timeout(LONGEST_LOOK).send().await?.error_for_status()?;
         answer.text().await
     }
@@ -219,11 +213,10 @@ impl Vm {
 impl Drop for Vm {
     fn drop(&mut self) {
         drop(self.machine.take());
-        let host = format!("{}:{}", self.address, self.registry);
+        let host = format!("{}:{}", self.bridge.address, self.registry);
         remove_images(&format!("{host}/*"));
         // The server tells the engine of its authority, and a registry of this name never comes again.
         let _ = std::fs::remove_dir_all(Path::new("/etc/docker/certs.d").join(host));
-        docker(&["network", "rm", &self.network]);
     }
 }
 
@@ -237,18 +230,6 @@ fn made() -> PathBuf {
         folder.display()
     );
     folder
-}
-
-/// Of a network that no other test and no network inside of the machine uses.
-fn gateway(network: &str) -> String {
-    for third in 0..=u8::MAX {
-        let third = third.wrapping_add(std::process::id() as u8);
-        let subnet = format!("10.213.{third}.0/24");
-        if !docker(&["network", "create", "--subnet", &subnet, network]).is_empty() {
-            return format!("10.213.{third}.1");
-        }
-    }
-    panic!("the engine makes no network with an address below 10.213.0.0/16");
 }
 
 fn example_folder() -> PathBuf {
