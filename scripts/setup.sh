@@ -39,6 +39,9 @@ tests  docker-compose            brings docker-compose.yml up for real
 tests  curl                      asks server and registry as a person would
 tests  jq                        reads the JSON they answer
 tests  shellcheck                checks these scripts
+tests  qemu-system-x86           boots the virtual machine of examples/clock
+tests  fakeroot                  makes its disk where nobody is root
+tests  uidmap                    and installs its packages
 bench  webhook                   the webhook receiver that ingest is compared with
 LIST
 }
@@ -68,7 +71,7 @@ main() {
   join_docker_group
   provide_base_image
   provide_hadolint
-  [[ $sets != *tests* ]] || provide_newer_clients
+  [[ $sets != *tests* ]] || { provide_newer_clients && provide_clock; }
 }
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -100,6 +103,7 @@ install_packages() {
   local log
   mapfile -t missing < <(missing_packages "$1")
   ((${#missing[@]} > 0)) || return 0
+  mapfile -t missing < <(printf '%s\n' "${missing[@]}" | from_its_release)
   say "installing ${missing[*]}"
   log=$(mktemp)
   hold_services
@@ -122,6 +126,14 @@ missing_packages() {
   while read -r name; do
     [[ -n ${installed[$name]:-} ]] || echo "$name"
   done < <(packages | awk -v sets="^($1)\$" '$1 ~ sets { print $2 }')
+}
+
+# A machine that has one part of QEMU from the backports gets the others from there too: they refuse
+# to stand beside older ones.
+from_its_release() {
+  local release
+  release=$(dpkg-query -W -f '${Version}\n' qemu-utils qemu-system-common 2>/dev/null | sed -n 's/.*~bpo.*/\/bookworm-backports/p' | head -1)
+  sed "s|^qemu-system-x86\$|&$release|"
 }
 
 in_path() { PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null; }
@@ -322,6 +334,22 @@ provide_newer_clients() {
   as_root bash -euc "$(declare -f write_starters); write_starters \"\$@\"" start "$draft" "$newer_clients" oras cosign
   as_root rm -rf "$newer_clients" "$work"
   as_root mv "$draft" "$newer_clients"
+}
+
+# What the test of examples/clock starts from: its virtual machine, which is packages to install for
+# minutes and boots within one, and the image with Ansible.
+provide_clock() {
+  local example=$here/../examples/clock folder=${CARGO_TARGET_DIR:-$here/../target}/clock-vm log
+  log=$(mktemp)
+  if [[ ! -e $folder/complete ]]; then
+    say "making the virtual machine of examples/clock in $folder"
+    "$example/vm/make-image.sh" "$folder" </dev/null >"$log" 2>&1 || { tail -20 "$log"; die "the virtual machine could not be made; the last lines are above"; }
+  fi
+  if ! engine image inspect mergeyard-ansible >/dev/null 2>&1; then
+    say "building mergeyard-ansible"
+    engine build -t mergeyard-ansible "$example/ansible" >"$log" 2>&1 || { tail -20 "$log"; die "mergeyard-ansible could not be built; the last lines are above"; }
+  fi
+  rm -f "$log"
 }
 
 # Writes DRAFT/bin/PROGRAM for what will lie in FINAL/root.

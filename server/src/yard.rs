@@ -72,9 +72,8 @@ pub struct Settings {
 pub struct Wake {
     pub inbox: Notify,
     pub steps: Notify,
-    pub outbox: Notify,
-    pub ends: Notify,
     pub outbox: Arc<Notify>,
+    pub ends: Notify,
 }
 
 impl Settings {

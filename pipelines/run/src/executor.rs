@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::engine::Live;
 use crate::{
-    StepFault, container,
+    StepFault, ansible, container,
     engine::{BaseCredentials, BuildLimits, BuildNetwork, BuildSecret, Builder, Engine, EngineError},
     git::{GitCache, Remote},
     image,
@@ -214,7 +214,9 @@ impl Executor {
     /// taken back, everything else ends by being let go of.
     fn longest_end(&self, action: &Action) -> Option<Duration> {
         match (self, action) {
-            (Executor::Docker(docker), Action::Container(_)) => Some(container::longest_end(docker)),
+            (Executor::Docker(docker), Action::Container(_) | Action::Ansible(_)) => {
+                Some(container::longest_end(docker))
+            }
             (Executor::Docker(_), Action::Rollout(_)) => Some(rollout::LONGEST_END),
             _ => None,
         }
@@ -229,7 +231,7 @@ impl Executor {
                     Action::Container(action) => container::container(docker, &job, &action, &cx).await,
                     Action::YumMirror(action) => mirror::yum_mirror(docker, &job, &action, &cx).await,
                     Action::Rollout(action) => rollout::rollout(docker, &job, &action, &cx).await,
-                    Action::Ansible(_) => Err(unknown(&job.action)),
+                    Action::Ansible(action) => ansible::ansible(docker, &job, &action, &cx).await,
                 };
                 done.unwrap_or_else(StepOutcome::from)
             }
@@ -337,10 +339,6 @@ impl Docker {
     pub(crate) async fn alone(&self, image: &ImageRef) -> impl Drop + use<> {
         self.one_build_per_tag.lock(&image.to_string()).await
     }
-}
-
-fn unknown(action: &Action) -> StepFault {
-    StepFault::lasting(format!("`uses: {}` is not performed here", action.name()))
 }
 
 fn masked(outcome: StepOutcome, log: &LogSink) -> StepOutcome {

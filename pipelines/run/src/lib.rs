@@ -5,6 +5,7 @@
 //! exactly one [`executor::StepOutcome`]. Nothing here knows SQL, GitHub or a web page: who
 //! plans steps and who keeps their outcome is elsewhere, and only meets this crate in types.
 
+mod ansible;
 pub mod base_images;
 mod container;
 pub mod engine;
@@ -14,6 +15,7 @@ mod exposed_secrets;
 mod fault;
 pub mod gateway;
 pub mod git;
+mod health;
 mod image;
 mod keyed_lock;
 pub mod ledger;

@@ -1,6 +1,8 @@
 //! The real program at the edges: the server as a process, the real engine, git, sshd and
 //! registries, and stock clients. Only GitHub is played.
 
+mod ansible;
+mod bridge;
 mod demo;
 mod engine_gone;
 mod exhaustion;
@@ -18,6 +20,7 @@ mod run_command;
 mod sigkill;
 mod ssh;
 mod tocos;
+mod vm;
 
 use std::{
     fmt::Write as _,

@@ -38,7 +38,7 @@ pub(crate) async fn clone(
         }
         Ok(())
     };
-    let container = name(docker, job);
+    let container = name(docker, job, "");
     let (checkout, (), ()) = tokio::try_join!(fetched, network, holder(docker, job, action, &container))?;
     send(docker, &container, checkout, action, cx).await?;
     place.volume_is_filled();

@@ -18,10 +18,15 @@ mod script;
 use std::{sync::Arc, time::Duration};
 
 use bollard::{
+    body_full,
     errors::Error,
     models::{ContainerCreateBody, ContainerState},
-    query_parameters::{CreateContainerOptionsBuilder, InspectContainerOptions, StopContainerOptionsBuilder},
+    query_parameters::{
+        CreateContainerOptionsBuilder, InspectContainerOptions, StopContainerOptionsBuilder,
+        UploadToContainerOptionsBuilder,
+    },
 };
+use bytes::Bytes;
 use mergeyard_plan::action::ContainerAction;
 
 use crate::{
@@ -55,11 +60,29 @@ pub(crate) async fn container(
     action: &ContainerAction,
     cx: &StepContext,
 ) -> Result<StepOutcome, StepFault> {
-    let name = name(docker, job);
+    composed(docker, job, action, Composed { part: "", files: &[] }, cx).await
+}
+
+/// What another action makes of a container, which no pipeline file can.
+pub(crate) struct Composed<'a> {
+    /// Ends the container's name, where a step has several one after another.
+    pub(crate) part: &'a str,
+    /// An archive that is unpacked at its root before it starts; empty: none.
+    pub(crate) files: &'a [u8],
+}
+
+pub(crate) async fn composed(
+    docker: &Docker,
+    job: &StepJob,
+    action: &ContainerAction,
+    Composed { part, files }: Composed<'_>,
+    cx: &StepContext,
+) -> Result<StepOutcome, StepFault> {
+    let name = name(docker, job, part);
     let place = docker.places.of(job.workflow);
     let borrowed = if netns::may_borrow(job, action) { place.netns.borrow() } else { None };
-    let step =
-        ContainerStep { docker, job, action, cx, epilogue: Epilogue::of(&name), name, place, borrowed };
+    let epilogue = Epilogue::of(&name);
+    let step = ContainerStep { docker, job, action, cx, files, epilogue, name, place, borrowed };
     let done = step.until_cancelled().await;
     // Only an end that was seen says that nobody is in it any more.
     if let (Some(netns), true, Ok(_) | Err(StepFault::Exited { .. })) = (step.borrowed, job.followed, &done) {
@@ -69,9 +92,14 @@ pub(crate) async fn container(
 }
 
 /// Of the container of one attempt.
-fn name(docker: &Docker, job: &StepJob) -> String {
+pub(crate) fn name(docker: &Docker, job: &StepJob, part: &str) -> String {
     let workflow = docker.engine.workflow_name(job.workflow);
-    format!("{workflow}-s{}-a{}", job.step, job.attempt)
+    format!("{workflow}-s{}-a{}{part}", job.step, job.attempt)
+}
+
+/// How the init process ends when there is no program to start, as a shell does.
+pub(crate) fn is_no_program(code: i64) -> bool {
+    code == 126 || code == 127
 }
 
 struct ContainerStep<'a> {
@@ -79,6 +107,7 @@ struct ContainerStep<'a> {
     job: &'a StepJob,
     action: &'a ContainerAction,
     cx: &'a StepContext,
+    files: &'a [u8],
     name: String,
     epilogue: Epilogue,
     place: Arc<Place>,
@@ -113,6 +142,7 @@ impl ContainerStep<'_> {
         let limit = self.docker.containers.output_bytes;
         let (engine, log) = (&self.docker.engine, &self.cx.log);
         let heard = if self.make().await? {
+            self.upload().await?;
             let heard = follow::listen(engine, &self.name).await?;
             self.start().await?;
             Some(heard)
@@ -165,6 +195,17 @@ impl ContainerStep<'_> {
         }
         self.place.volume(docker, &self.name, &self.action.base).await?;
         Ok(true)
+    }
+
+    async fn upload(&self) -> Result<(), StepFault> {
+        if self.files.is_empty() {
+            return Ok(());
+        }
+        let options = UploadToContainerOptionsBuilder::new().path("/").build();
+        let archive = body_full(Bytes::copy_from_slice(self.files));
+        let engine = &self.docker.engine;
+        let uploaded = engine.docker().await?.upload_to_container(&self.name, Some(options), archive).await;
+        Ok(engine.checked("put files into the container", uploaded).await?)
     }
 
     async fn bring(&self, pull: Pull) -> Result<(), StepFault> {
