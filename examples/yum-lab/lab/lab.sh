@@ -137,7 +137,7 @@ slow() {
 fast() { pace 0; }
 
 pace() {
-  inside upstream sh -c "echo 'limit_rate $1;' >/etc/nginx/pace.conf && nginx -c /opt/yum-lab/upstream.conf -s reload"
+  inside upstream sh -c "echo 'limit_rate $1;' >/etc/nginx/pace.conf && kill -HUP \$(cat /run/nginx.pid)"
 }
 
 cut() { inside upstream ip link set wan down; }

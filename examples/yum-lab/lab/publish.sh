@@ -13,7 +13,9 @@ trap 'rm -rf "$work"' EXIT
 mkdir "$work/SOURCES"
 head -c "${mib}M" /dev/urandom >"$work/SOURCES/ballast"
 rpmbuild -bb --quiet --nodeps --define "_topdir $work" --define "wanted $version" --define "_binary_payload w1.gzdio" "$spec"
-rpmsign --addsign --define '_gpg_name Upstream of the lab' --define "__gpg $(command -v gpg)" "$work"/RPMS/*/*.rpm >/dev/null
+rpmsign --addsign --define '_gpg_name Upstream of the lab' \
+  --define "__gpg $(command -v gpg)" "$work"/RPMS/*/*.rpm >"$work/log" 2>&1 ||
+  { cat "$work/log" >&2; exit 1; }
 # A file is whole when it gets its name: somebody may be downloading.
 for file in "$work"/RPMS/*/*.rpm; do
   cp "$file" "/srv/upstream/.${file##*/}"
