@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod log;
 mod pull;
 pub mod registry_client;
+pub mod ssh;
 pub mod target;
 
 pub use fault::StepFault;
