@@ -21,6 +21,7 @@ mod given;
 pub mod http;
 pub mod inbox;
 pub mod leases;
+mod ledger;
 pub mod lint;
 pub mod logs;
 pub mod missed;

@@ -19,6 +19,7 @@ use crate::{
     config::Rules,
     ends,
     given::{Given, given},
+    ledger::StepLedger,
     store::{Job, Pulse, ReportError, StoreError},
     yard::Yard,
 };
@@ -79,7 +80,11 @@ pub(crate) async fn work(yard: &Yard, job: &Job, watch: Watch) -> Ended {
     };
     let (log, lines) = LogSink::channel(step.masker(), yard.settings.log_bytes);
     let (cancel, ready) = (CancellationToken::new(), Arc::new(Notify::new()));
-    let context = StepContext { ready: ready.clone(), ..StepContext::new(log, cancel.clone()) };
+    let context = StepContext {
+        ready: ready.clone(),
+        ledger: Arc::new(StepLedger::new(yard, job.lease)),
+        ..StepContext::new(log, cancel.clone())
+    };
     // On the heap: all that any kind of step may need at once is more than a stack should hold.
     let run = Box::pin(yard.executor.run(step, context));
     let keep = yard.logs.write(job.lease.run, job.lease.step, job.attempt, lines);

@@ -72,7 +72,7 @@ pub struct Settings {
 pub struct Wake {
     pub inbox: Notify,
     pub steps: Notify,
-    pub outbox: Notify,
+    pub outbox: Arc<Notify>,
 }
 
 impl Settings {

@@ -53,7 +53,7 @@ async fn an_empty_file_becomes_a_database_and_is_one_from_then_on() {
         assert_eq!(ids(&store).await.len(), round + 1);
         store.close().await;
     }
-    assert_eq!(ask(&file, "PRAGMA user_version").await, "2");
+    assert_eq!(ask(&file, "PRAGMA user_version").await, "3");
     assert_eq!(ask(&file, "PRAGMA integrity_check").await, "ok");
 }
 
@@ -62,13 +62,13 @@ async fn a_database_of_a_newer_version_is_refused_and_not_touched() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("db");
     fill(&file, 3).await;
-    ask(&file, "PRAGMA user_version = 3").await;
+    ask(&file, "PRAGMA user_version = 4").await;
     let before = fs::read(&file).unwrap();
     let error = open(&file).await.err().unwrap();
     assert_eq!(
         error.to_string(),
         format!(
-            "the database `{}` was written by a newer mergeyard (schema 3, this one knows 2); \
+            "the database `{}` was written by a newer mergeyard (schema 4, this one knows 3); \
              start that version, or restore a backup",
             file.display()
         )

@@ -4,7 +4,7 @@
 //! request cannot loosen its own gate.
 
 use globset::{Glob, GlobMatcher};
-use mergeyard_types::RepoName;
+use mergeyard_types::{RepoName, TargetName};
 
 use crate::event::EventKind;
 
@@ -23,6 +23,8 @@ pub struct Policy {
     /// Events that count; empty means every event.
     pub events: Vec<EventKind>,
     pub forks: Forks,
+    /// The machines it may deliver to.
+    pub targets: Vec<TargetRights>,
 }
 
 /// What happens with pull requests from other repositories.
@@ -73,6 +75,7 @@ impl Policy {
             trust: Trust::default(),
             events: Vec::new(),
             forks: Forks::default(),
+            targets: Vec::new(),
         })
     }
 
@@ -102,6 +105,54 @@ impl Policy {
     /// The branch patterns as a person would list them.
     pub fn branches(&self) -> String {
         self.branches.iter().map(|b| b.text.as_str()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// What a repository that may use a target may do there.
+#[derive(Debug, Clone)]
+pub struct TargetRights {
+    pub name: TargetName,
+    /// Whether it is a yum mirror.
+    pub mirror: bool,
+    /// Branches whose commits may be deployed; empty means every branch.
+    branches: Vec<Pattern>,
+    /// Events that may deploy; empty means all but those of open pull requests.
+    events: Vec<EventKind>,
+}
+
+impl TargetRights {
+    pub fn new(
+        name: TargetName,
+        branches: &[String],
+        events: Vec<EventKind>,
+        mirror: bool,
+    ) -> Result<Self, PatternError> {
+        let branches = branches.iter().map(|branch| Pattern::new(branch)).collect::<Result<_, _>>()?;
+        Ok(Self { name, mirror, branches, events })
+    }
+
+    /// Why a commit of this branch may not go there by this event. What is only checked needs the
+    /// branch, and no right to deploy.
+    pub fn refusal(&self, branch: &str, event: EventKind, check: bool) -> Option<String> {
+        let Self { name, branches, events, .. } = self;
+        let list = |words: Vec<&str>| words.join(", ");
+        if !branches.is_empty() && !branches.iter().any(|pattern| pattern.matches(branch)) {
+            let listed = list(branches.iter().map(|pattern| pattern.text.as_str()).collect());
+            let shown = if branch.is_empty() { "no branch".to_owned() } else { format!("`{branch}`") };
+            return Some(format!("target `{name}` takes only the branches {listed}, and this is {shown}"));
+        }
+        if check {
+            return None;
+        }
+        if events.is_empty() {
+            let is_open = event.is_pull_request() && event != EventKind::PullRequestMerged;
+            return is_open.then(|| format!("target `{name}` takes nothing that is not merged"));
+        }
+        if !events.iter().any(|listed| event.is(*listed)) {
+            let listed = list(events.iter().map(|event| event.as_str()).collect());
+            return Some(format!("target `{name}` takes only the events {listed}, and this is `{event}`"));
+        }
+        None
     }
 }
 

@@ -4,10 +4,12 @@
 //! nowhere else; no other module looks at the environment. Relative paths are relative to
 //! the file they stand in.
 
+mod freeze;
 mod raw;
 mod registry;
 mod repo;
 mod source;
+mod target;
 
 use std::{
     collections::BTreeMap,
@@ -18,12 +20,14 @@ use std::{
 };
 
 use mergeyard_plan::policy::Policies;
-use mergeyard_types::{RegistryHost, RepoName, Secret, Timestamp};
+use mergeyard_types::{RegistryHost, RepoName, Secret, TargetName, Timestamp};
 use url::Url;
 
+pub use freeze::Freeze;
 pub use registry::{Embedded, Registry, RegistryAlone};
 pub use repo::Schedule;
 pub use source::ConfigError;
+pub use target::ConfiguredTarget;
 
 use crate::{
     secrets::{self, ConfiguredSecret, MasterKey},
@@ -105,6 +109,8 @@ pub struct Rules {
     pub pipeline_secrets: Vec<ConfiguredSecret>,
     pub schedules: Vec<Schedule>,
     pub pipelines: Pipelines,
+    /// The machines that runs deliver to.
+    pub targets: Vec<ConfiguredTarget>,
 }
 
 /// What this server's runner offers to pipelines.
@@ -174,6 +180,10 @@ impl WebhookSecret {
 }
 
 impl Rules {
+    pub fn target(&self, name: &TargetName) -> Option<&ConfiguredTarget> {
+        self.targets.iter().find(|target| target.target.name == *name)
+    }
+
     /// What builds of this repository may read with `RUN --mount=type=secret`.
     pub fn build_secrets(&self, repo: &RepoName) -> &[BuildSecret] {
         let own = self.policies.0.iter().position(|policy| policy.covers(repo));
@@ -240,6 +250,7 @@ impl Config {
             secret: raw_secret,
             pipelines,
             repo: repositories,
+            target: raw_targets,
         } = raw;
         let path = |path: PathBuf| folder.join(path);
         let secret = |key: &str, raw: RawSecret| raw.reveal(key, folder);
@@ -277,6 +288,7 @@ impl Config {
             let value = strong(key, secret(key, previous.secret)?)?;
             secrets.push(WebhookSecret { value, source: Some(Source::Github), scope: Scope::All, until });
         }
+        let targets = target::targets(raw_targets, folder)?;
         let mut policies = Policies::default();
         let mut build_secrets = Vec::new();
         let mut schedules = Vec::new();
@@ -292,7 +304,9 @@ impl Config {
                 own.push(BuildSecret { id, value });
             }
             build_secrets.push(own);
-            policies.0.push(repo::policy(at, &raw)?);
+            let mut policy = repo::policy(at, &raw)?;
+            policy.targets = target::rights(at, &raw.targets, &targets)?;
+            policies.0.push(policy);
             schedules.extend(repo::schedules(at, &raw)?);
         }
         if secrets.is_empty() {
@@ -349,6 +363,7 @@ impl Config {
                 pipeline_secrets,
                 schedules,
                 pipelines: Pipelines::of(pipelines),
+                targets,
             },
         })
     }

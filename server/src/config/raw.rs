@@ -11,7 +11,7 @@ use mergeyard_types::{ImageName, RegistryHost, RepoName, Secret};
 use serde::{Deserialize, Deserializer, de};
 use url::Url;
 
-use super::ConfigError;
+use super::{ConfigError, target::RawTarget};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -27,6 +27,7 @@ pub(super) struct RawConfig {
     pub(super) secret: Vec<RawPipelineSecret>,
     pub(super) pipelines: RawPipelines,
     pub(super) repo: Vec<RawRepo>,
+    pub(super) target: Vec<RawTarget>,
 }
 
 impl Default for RawConfig {
@@ -43,6 +44,7 @@ impl Default for RawConfig {
             secret: Vec::new(),
             pipelines: RawPipelines::default(),
             repo: Vec::new(),
+            target: Vec::new(),
         }
     }
 }
@@ -247,10 +249,9 @@ pub(super) struct RawRepo {
     pub(super) forks: Option<String>,
     #[serde(default)]
     pub(super) cron: Vec<RawCron>,
-    // Machines to deploy to. Nothing in this version does, so their form is checked and they
-    // change nothing.
-    #[serde(default, rename = "targets")]
-    _targets: Vec<String>,
+    /// Machines that it may deploy to.
+    #[serde(default)]
+    pub(super) targets: Vec<String>,
 }
 
 fn yes() -> bool {

@@ -94,12 +94,12 @@ fn trust(words: &[String]) -> Result<Trust, String> {
     Ok(trust)
 }
 
-fn events(words: &[String]) -> Result<Vec<EventKind>, String> {
+pub(super) fn events(words: &[String]) -> Result<Vec<EventKind>, String> {
     let known = EventKind::ALL.map(EventKind::as_str);
     words.iter().map(|word| word.parse().map_err(|_| unknown(word, "an event", &known))).collect()
 }
 
-fn unknown(word: &str, what: &str, known: &[&str]) -> String {
+pub(super) fn unknown(word: &str, what: &str, known: &[&str]) -> String {
     let nearest = nearest(word, known.iter().copied()).unwrap_or_default();
     format!(
         "names `{word}`, which is not {what}; the nearest is `{nearest}`, and there are: {}",

@@ -142,7 +142,8 @@ fn place(file: &Path, text: &str, error: &toml::de::Error) -> Place {
 /// The line as it may be shown: a value beside a key that sounds secret is not repeated.
 fn shown(line: &str) -> String {
     let Some((key, _)) = line.split_once('=') else { return line.to_owned() };
-    let secret = ["secret", "token", "password"].iter().any(|word| key.to_ascii_lowercase().contains(word));
+    let name = key.trim().to_ascii_lowercase();
+    let secret = ["secret", "token", "password"].iter().any(|word| name.contains(word)) || name == "key";
     if secret { format!("{key}= …") } else { line.to_owned() }
 }
 

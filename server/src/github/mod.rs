@@ -1,4 +1,4 @@
-//! GitHub, as far as mergeyard speaks to it: webhooks come in signed, statuses go out, and
+//! GitHub, as far as mergeyard speaks to it: webhooks come in signed, statuses and deployments go out, and
 //! GitHub's own list of deliveries tells which ones never arrived.
 //!
 //! octocrab brings the authentication and the request stack. The stack is put together here
@@ -6,6 +6,7 @@
 //! patience that survives a restart, and a redirect must not carry the token elsewhere.
 
 mod deliveries;
+mod deployments;
 mod error;
 mod files;
 mod hooks;
@@ -26,6 +27,7 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 pub use deliveries::HookDelivery;
+pub use deployments::{DeploymentStatus, NewDeployment};
 pub use error::GithubError;
 use error::{BoxError, Task};
 pub use hooks::{Hook, HookCheck, HookConfig, HookOutcome, HookWanted, LastResponse};

@@ -45,7 +45,7 @@ impl Github {
     }
 }
 
-fn cut(description: &str) -> String {
+pub(super) fn cut(description: &str) -> String {
     if description.chars().count() <= LONGEST_DESCRIPTION {
         return description.to_owned();
     }

@@ -109,11 +109,15 @@ impl Store {
 
     /// The effects of a run, oldest first.
     pub async fn effects_of(&self, run: mergeyard_types::RunId) -> Result<Vec<EffectRow>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM effects WHERE key >= ? AND key < ? ORDER BY id")
-            .bind(format!("status/{run}/"))
-            .bind(format!("status/{run}0"))
-            .fetch_all(&self.reader)
-            .await?;
+        let rows = sqlx::query(
+            "SELECT * FROM effects WHERE (key >= ? AND key < ?) OR (key >= ? AND key < ?) ORDER BY id",
+        )
+        .bind(format!("status/{run}/"))
+        .bind(format!("status/{run}0"))
+        .bind(format!("deployment/{run}/"))
+        .bind(format!("deployment/{run}0"))
+        .fetch_all(&self.reader)
+        .await?;
         rows.iter().map(effect_row).collect()
     }
 

@@ -308,7 +308,7 @@ impl Store {
 }
 
 impl Tx {
-    async fn holds(&mut self, lease: &Lease) -> Result<bool, StoreError> {
+    pub(super) async fn holds(&mut self, lease: &Lease) -> Result<bool, StoreError> {
         let held = sqlx::query("SELECT 1 FROM steps WHERE id = ? AND fence = ? AND state = 'running'")
             .bind(lease.step.0)
             .bind(lease.fence)

@@ -7,6 +7,7 @@
 
 mod approvals;
 mod deliveries;
+mod deployments;
 mod effects;
 mod fuse;
 mod leases;
@@ -28,6 +29,7 @@ use sqlx::{
 
 pub use approvals::ApprovalRow;
 pub use deliveries::{Claimed, Delivery, DeliveryRow, DeliveryState, Receipt, Received, Source, Verdict};
+pub use deployments::{DeploymentRow, DeploymentState};
 pub use effects::{EffectRow, Pending};
 pub use fuse::Fuse;
 pub use leases::{Job, Lease, Place, Pulse, ReportError};
@@ -42,7 +44,8 @@ pub use tokens::{Role, TokenHash, TokenRow};
 use deliveries::Receiver;
 
 /// What brings a database from each version to the next.
-const SCHEMAS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
+const SCHEMAS: [&str; 3] =
+    [include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
 
 const SCHEMA: i64 = SCHEMAS.len() as i64;
 

@@ -173,6 +173,9 @@ impl Tx {
                 if before != after {
                     self.save_step(after).await?;
                 }
+                if before.state == State::Running && after.state.is_final() {
+                    self.abandon_deployments(after, now).await?;
+                }
             }
         }
         Ok(())

@@ -655,7 +655,7 @@ fn said_no() -> Outcome {
 
 fn told(effects: &[Effect]) -> Vec<String> {
     let line = |effect: &Effect| {
-        let Effect::CommitStatus(status) = effect;
+        let Effect::CommitStatus(status) = effect else { panic!("a run tells of its workflows alone") };
         let context = status.context.strip_prefix("mergeyard/push/").unwrap();
         format!("{} {context}: {}", status.state.as_str(), status.description)
     };

@@ -435,6 +435,6 @@ fn told(effects: &[Effect]) -> Vec<String> {
 }
 
 fn status(effect: &Effect) -> &CommitStatus {
-    let Effect::CommitStatus(status) = effect;
+    let Effect::CommitStatus(status) = effect else { panic!("a run tells of its workflows alone") };
     status
 }

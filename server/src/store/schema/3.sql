@@ -1,0 +1,33 @@
+-- Version 3: deployments.
+
+-- One thing made live on one target, or tried to. A row is written before anything on the target
+-- changes, and its end after it was proven. The same step and service is one row, however often the
+-- step had to be started.
+CREATE TABLE deployments (
+  id INTEGER PRIMARY KEY,
+  step INTEGER NOT NULL REFERENCES steps(id),
+  run INTEGER NOT NULL REFERENCES runs(id),
+  repo TEXT NOT NULL COLLATE NOCASE,
+  target TEXT NOT NULL,
+  service TEXT NOT NULL,
+  image TEXT,                           -- null: a mirror's snapshot
+  digest TEXT NOT NULL,
+  before TEXT,                          -- what was live when it was begun first
+  commit_sha TEXT NOT NULL,
+  number INTEGER,                       -- of the pull request
+  who TEXT NOT NULL,
+  rollback_of INTEGER REFERENCES deployments(id), -- what it takes back
+  state TEXT NOT NULL,                  -- in_progress | success | failure | rolled_back | error
+  health TEXT,                          -- what its proof said, or why there is none
+  live TEXT,                            -- what is live since its end; null: nothing, or it is not known
+  turn INTEGER NOT NULL DEFAULT 1,      -- grows when it is begun again after an end
+  started INTEGER NOT NULL,
+  finished INTEGER,
+  github INTEGER,                       -- GitHub's id of it
+  UNIQUE (step, service)
+) STRICT;
+CREATE INDEX deployments_of_service ON deployments(target, service, id);
+CREATE INDEX deployments_of_run ON deployments(run);
+CREATE INDEX deployments_open ON deployments(step) WHERE state = 'in_progress';
+
+ALTER TABLE runs ADD COLUMN rollback_of INTEGER REFERENCES deployments(id); -- the deployment it takes back
