@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # A machine that knows nothing but its mirror's name, and gets even its address from the network.
 serve() {
   await_link lan

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Leases addresses of the range, and knows the mirror by name.
 serve() {
   await_link lan

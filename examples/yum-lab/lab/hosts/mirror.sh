@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The mirror as mergeyard finds it: a user to log in as, tools, a folder that is served, an upstream.
 serve() {
   await_link wan

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What clients and servers are plugged into.
 serve() {
   local port

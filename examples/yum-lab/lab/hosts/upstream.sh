@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # A distribution's package repository, as far from here as the internet: only the mirror has a cable to it.
 serve() {
   await_link wan
