@@ -206,7 +206,12 @@ impl Action {
         match self {
             Action::Image(image) => Some(format!("image/{}", image.name)),
             _ if self.is_check() => None,
-            _ => self.target().map(|target| format!("target/{target}")),
+            _ => self.target().map(target_serial),
         }
     }
+}
+
+/// What all deployments to a target share, so that one happens at a time.
+pub fn target_serial(target: &TargetName) -> String {
+    format!("target/{target}")
 }
