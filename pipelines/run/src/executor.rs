@@ -20,6 +20,7 @@ use crate::{
     keyed_lock::KeyedLock,
     ledger::{Ledger, NoLedger},
     log::{LogSink, Masker},
+    mirror,
     pull::Pull,
     registry_client::RegistryClient,
     target::Target,
@@ -220,9 +221,8 @@ impl Executor {
                     Action::Image(action) => image::image(docker, job, action, cx).await,
                     Action::Clone(action) => container::clone(docker, &job, &action, &cx).await,
                     Action::Container(action) => container::container(docker, &job, &action, &cx).await,
-                    Action::YumMirror(_) | Action::Ansible(_) | Action::Rollout(_) => {
-                        Err(unknown(&job.action))
-                    }
+                    Action::YumMirror(action) => mirror::yum_mirror(docker, &job, &action, &cx).await,
+                    Action::Ansible(_) | Action::Rollout(_) => Err(unknown(&job.action)),
                 };
                 done.unwrap_or_else(StepOutcome::from)
             }

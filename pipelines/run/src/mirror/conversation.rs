@@ -65,10 +65,16 @@ pub(super) struct Request<'a> {
 #[derive(Debug, Serialize)]
 #[serde(tag = "mode", rename_all = "lowercase")]
 pub(super) enum Work {
-    Update { packages: Vec<String> },
-    Check { packages: Vec<String> },
+    Update {
+        packages: Vec<String>,
+    },
+    Check {
+        packages: Vec<String>,
+    },
     /// The hexadecimal digits of a snapshot's digest.
-    Rollback { snapshot: String },
+    Rollback {
+        snapshot: String,
+    },
 }
 
 /// What the program has to say.
@@ -125,8 +131,8 @@ impl Order {
     }
 }
 
-/// The program that [`Conversation::with`] expects to talk to.
-pub(super) fn arguments() -> (&'static str, [&'static str; 4]) {
+/// What [`Conversation::with`] expects to talk with.
+pub(super) fn program() -> (&'static str, [&'static str; 4]) {
     ("sh", ["-c", FIND_PYTHON, "sh", include_str!("program/boot.py")])
 }
 
@@ -140,17 +146,14 @@ pub(super) struct Conversation {
     log: LogSink,
 }
 
-/// How a program ended that did not say why.
-#[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) status: ExitStatus,
-    pub(super) stderr: String,
-}
-
-/// Why there is no answer.
+/// Why the program does not go on.
 pub(super) enum Silence {
     Failed(String),
-    Ended(Ended),
+    /// It, or the way to it, did not say why.
+    Ended {
+        status: ExitStatus,
+        stderr: String,
+    },
     /// What came is no document of ours.
     Garbled(String),
 }
@@ -194,7 +197,7 @@ impl Conversation {
             let mut line = Vec::new();
             let read = (&mut self.documents).take(MOST_DOCUMENT).read_until(b'\n', &mut line).await;
             if !matches!(read, Ok(1..)) || line.last() != Some(&b'\n') {
-                return Err(Silence::Ended(self.end().await));
+                return Err(self.end().await);
             }
             match serde_json::from_slice(&line) {
                 Ok(Document::Say(text)) => self.log.note(&text).await,
@@ -205,11 +208,11 @@ impl Conversation {
         }
     }
 
-    async fn end(&mut self) -> Ended {
+    async fn end(&mut self) -> Silence {
         self.orders = None;
         let stderr = (&mut self.complaints).await.unwrap_or_default();
         let status = self.child.wait().await.unwrap_or_default();
-        Ended { status, stderr }
+        Silence::Ended { status, stderr }
     }
 }
 

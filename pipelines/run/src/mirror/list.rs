@@ -47,7 +47,8 @@ pub(super) async fn packages(
     let first = |errors: Vec<Finding>| {
         errors.into_iter().find(|finding| finding.level == Level::Error).map(|finding| finding.to_string())
     };
-    let list = read.map_err(|errors| StepFault::Failure(first(errors).unwrap_or_else(|| format!("{file} is wrong"))))?;
+    let list = read
+        .map_err(|errors| StepFault::Failure(first(errors).unwrap_or_else(|| format!("{file} is wrong"))))?;
     Ok(list.packages.iter().map(ToString::to_string).collect())
 }
 

@@ -180,9 +180,17 @@ mod tests {
                 "0".repeat(64)
             )
         };
-        let repomd = format!("<repomd>{}{}{}</repomd>", part("other", "a"), part("primary", "b"), part("filelists", "c"));
+        let repomd = format!(
+            "<repomd>{}{}{}</repomd>",
+            part("other", "a"),
+            part("primary", "b"),
+            part("filelists", "c")
+        );
         let digest = format!("sha256:{}", "b".repeat(64)).parse().unwrap();
-        assert_eq!(primary(repomd.as_bytes()), Ok(Part { href: "repodata/primary.xml.gz".to_owned(), digest }));
+        assert_eq!(
+            primary(repomd.as_bytes()),
+            Ok(Part { href: "repodata/primary.xml.gz".to_owned(), digest })
+        );
         assert!(primary(b"<repomd></repomd>").unwrap_err().contains("no primary"));
     }
 

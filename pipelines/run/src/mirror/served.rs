@@ -65,7 +65,8 @@ impl Served {
     /// Reads back that exactly this snapshot is served, complete. Says what was seen, or what was not.
     pub(super) async fn prove(&self, wanted: &Digest, ready: &Ready) -> Result<String, String> {
         let repomd = self.repomd_of(wanted).await?;
-        let part = metadata::primary(&repomd).map_err(|why| format!("{} is broken: {why}", self.at("repodata/repomd.xml")?))?;
+        let part = metadata::primary(&repomd)
+            .map_err(|why| format!("{} is broken: {why}", self.shown("repodata/repomd.xml")))?;
         let primary = self.get(&part.href, MOST_PRIMARY).await?;
         let primary = primary.ok_or_else(|| format!("{} is not there", self.shown(&part.href)))?;
         if digest(&primary) != part.digest {
@@ -76,8 +77,8 @@ impl Served {
         let listed = listed.map_err(|why| format!("{} is broken: {why}", self.shown(&part.href)))?;
         is_complete(ready, &listed)?;
         let new: Vec<_> = ready.packages.iter().filter(|package| package.new).collect();
-        let asked = futures_util::stream::iter(new.iter().map(|package| self.is_there(package)));
-        asked.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        let asked: Vec<_> = new.iter().map(|package| self.is_there(package)).collect();
+        futures_util::stream::iter(asked).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         Ok(format!(
             "{} serves {wanted}, which lists {}; {} of them are new, and there",
             self.url,
