@@ -202,7 +202,7 @@ impl Action {
     }
 
     /// Steps with the same one run one after another, in merge order.
-    pub(crate) fn serial(&self) -> Option<String> {
+    pub fn serial(&self) -> Option<String> {
         match self {
             Action::Image(image) => Some(format!("image/{}", image.name)),
             _ if self.is_check() => None,

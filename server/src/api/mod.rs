@@ -11,6 +11,7 @@ mod documents;
 mod manual;
 pub(crate) mod problem;
 mod request;
+mod rollback;
 mod runs;
 mod tokens;
 
@@ -73,6 +74,7 @@ pub(crate) fn router(yard: Arc<Yard>) -> Router {
         .routes(routes!(runs::rerun))
         .routes(routes!(approvals::approvals, approvals::answer))
         .routes(routes!(manual::start))
+        .routes(routes!(rollback::rollback))
         .routes(routes!(deliveries::deliveries))
         .routes(routes!(deliveries::delivery))
         .routes(routes!(tokens::tokens))
