@@ -11,7 +11,7 @@
 #   lab.sh [--name NAME] in HOST COMMAND  run a command on a host
 #   lab.sh [--name NAME] publish PACKAGE VERSION [MIB]   the upstream builds, signs and offers a package
 #   lab.sh [--name NAME] slow KIB | fast  the upstream sends each file at so many KiB a second, or freely
-#   lab.sh [--name NAME] cut | mend       the cable between upstream and mirror
+#   lab.sh [--name NAME] cut|mend upstream|machine       the mirror's cable to its upstream or to this machine
 #   lab.sh [--name NAME] down             remove all of it, also what a failed `up` left
 #
 # Labs with different names run side by side. Of this machine's network nothing is changed: it gets one
@@ -37,7 +37,7 @@ main() {
   local command=${1:-}
   shift || true
   case $command:$# in
-    up:0 | down:0 | status:0 | cut:0 | mend:0 | fast:0 | slow:1 | publish:[23]) "$command" "$@" ;;
+    up:0 | down:0 | status:0 | fast:0 | slow:1 | cut:1 | mend:1 | publish:[23]) "$command" "$@" ;;
     in:0 | in:1) usage ;;
     in:*) inside "$@" ;;
     *) usage ;;
@@ -140,8 +140,16 @@ pace() {
   inside upstream sh -c "echo 'limit_rate $1;' >/etc/nginx/pace.conf && kill -HUP \$(cat /run/nginx.pid)"
 }
 
-cut() { inside upstream ip link set wan down; }
-mend() { inside upstream ip link set wan up; }
+cut() { turn "$1" down; }
+mend() { turn "$1" up; }
+
+turn() {
+  case $1 in
+    upstream) inside upstream ip link set wan "$2" ;;
+    machine) ip link set "$link" "$2" ;;
+    *) die "there are cables to the upstream and to this machine, not to '$1'" ;;
+  esac
+}
 
 # Joins interface $2 of host $1 with interface $4 of host $3.
 cable() { ip link add name "$2" netns "$(init_of "$1")" type veth peer name "$4" netns "$(init_of "$3")"; }

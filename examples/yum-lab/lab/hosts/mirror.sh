@@ -42,6 +42,8 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 UsePAM no
 PidFile none
+ClientAliveInterval 5
+ClientAliveCountMax 2
 CONF
   "$(command -v sshd)" -D -e -f /etc/yum-lab/sshd_config &
 }

@@ -6,10 +6,12 @@ mod hosts;
 use std::net::Ipv4Addr;
 
 use hosts::Lab;
-use mergeyard_server::sample::SampleMerge;
+use mergeyard_server::sample::{SampleMerge, payload};
+use mergeyard_testkit::{process::until, yard::answer};
+use reqwest::StatusCode;
 use serde_json::Value;
 
-use super::{Files, RealYard, states};
+use super::{Files, RealYard, states, step, text};
 
 const WHERE: &str = ".mergeyard/mirror.yml";
 
@@ -51,6 +53,40 @@ async fn merged(yard: &mut RealYard, merge: &SampleMerge) -> Value {
     yard.finished(merge.number).await
 }
 
+/// What GitHub is told of a pull request with another list.
+async fn checked(yard: &mut RealYard, list: &str) -> String {
+    let files = [("packages.txt", list.as_bytes())];
+    let change = yard.sample.branch_change("Ask about the list", &files).expect("a branch");
+    yard.github.set_files(yard.sample.name(), change.number, vec!["packages.txt".to_owned()]);
+    let payload = payload::open_pull_request(&yard.sample.hosted(), &change, "opened");
+    let answer = answer(yard.webhook("asked", &payload)).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+    let run = yard.finished(change.number).await;
+    assert_eq!(states(&run), ["mirror: success"], "{run:#}\n{}", yard.log(&run).await);
+    until("GitHub to be told", async || {
+        let told = yard.statuses().remove("mergeyard/pull_request/mirror");
+        told.filter(|told| !told.starts_with("pending"))
+    })
+    .await
+}
+
+/// A merge whose large package has begun to arrive at the mirror, and will take its time.
+async fn half_way(lab: &Lab, yard: &mut RealYard) {
+    lab.publish(&["orrery", "1.0", "16"]).await;
+    lab.good(&["slow", "200"]).await;
+    let merge = proposed(yard, "gnomon\norrery\n");
+    yard.announce("large", &merge).await;
+    lab.upstream_sends(1 << 20).await;
+}
+
+/// That the run brought it in the end.
+async fn arrived(lab: &Lab, yard: &RealYard, run: u64) {
+    let run = yard.finished(run).await;
+    assert_eq!(states(&run), ["mirror: success"], "{run:#}\n{}", yard.log(&run).await);
+    assert_eq!(lab.offered().await, ["gnomon.noarch 1.0-1", "orrery.noarch 1.0-1"]);
+    lab.install("orrery").await.good();
+}
+
 #[tokio::test]
 async fn what_a_merge_lists_a_machine_with_a_leased_address_installs_and_what_it_removes_is_gone() {
     let lab = Lab::up().await;
@@ -60,7 +96,10 @@ async fn what_a_merge_lists_a_machine_with_a_leased_address_installs_and_what_it
     assert_eq!(lab.offered().await, ["gnomon.noarch 1.0-1"]);
 
     lab.publish(&["sundial", "1.1"]).await;
-    let run = merge(&mut yard, "sundial # and with it gnomon\n").await;
+    let list = "sundial # and with it gnomon\n";
+    assert!(checked(&mut yard, list).await.starts_with("success +1 package, 2 with dependencies"));
+    assert_eq!(lab.offered().await, ["gnomon.noarch 1.0-1"], "a pull request only asks");
+    let run = merge(&mut yard, list).await;
     assert_eq!(states(&run), ["mirror: success"], "{run:#}\n{}", yard.log(&run).await);
     lab.install("sundial").await.good();
     let said = lab.shell("client", "sh /srv/root/usr/bin/sundial").await;
@@ -109,28 +148,39 @@ async fn an_upstream_that_is_broken_leaves_the_mirror_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_link_that_is_cut_in_the_middle_of_a_transfer_leaves_the_mirror_as_it_was_until_a_rerun() {
+async fn an_upstream_that_is_cut_off_in_the_middle_of_a_transfer_changes_nothing_and_a_rerun_converges() {
     let lab = Lab::up().await;
     let mut yard = yard(&lab).await;
     let served = lab.served().await;
-    lab.publish(&["orrery", "1.0", "16"]).await;
-    lab.good(&["slow", "200"]).await;
-    let merge = proposed(&mut yard, "gnomon\norrery\n");
-    yard.announce("cut", &merge).await;
-    lab.upstream_sends(1 << 20).await;
-    lab.good(&["cut"]).await;
+    half_way(&lab, &mut yard).await;
+    lab.good(&["cut", "upstream"]).await;
     let run = yard.finished(2).await;
-    assert_ne!(states(&run), ["mirror: success"], "{run:#}");
+    let log = yard.log(&run).await;
+    assert_eq!(states(&run), ["mirror: failure"], "{run:#}\n{log}");
+    assert!(log.contains("http://10.78.0.1/"), "it is said what was cut:\n{log}");
     assert_eq!(lab.served().await, served);
     lab.install("gnomon").await.good();
 
-    lab.good(&["mend"]).await;
+    lab.good(&["mend", "upstream"]).await;
     lab.good(&["fast"]).await;
     yard.mergeyard(&["rerun", "2", "--failed"]).await.good();
-    let run = yard.finished(3).await;
-    assert_eq!(states(&run), ["mirror: success"], "{run:#}\n{}", yard.log(&run).await);
-    assert_eq!(lab.offered().await, ["gnomon.noarch 1.0-1", "orrery.noarch 1.0-1"]);
-    lab.install("orrery").await.good();
+    arrived(&lab, &yard, 3).await;
+    yard.stop().await;
+}
+
+#[tokio::test]
+async fn a_mirror_that_is_cut_off_in_the_middle_of_an_update_is_updated_as_soon_as_it_is_reached_again() {
+    let lab = Lab::up().await;
+    let mut yard = yard(&lab).await;
+    let served = lab.served().await;
+    half_way(&lab, &mut yard).await;
+    lab.good(&["cut", "machine"]).await;
+    let lost = |run: &Value| text(&step(run, "mirror", "mirror")["why"]).starts_with("attempt 1 of 4");
+    yard.run_until(2, "the connection to be lost", lost).await;
+    assert_eq!(lab.served().await, served);
+    lab.good(&["mend", "machine"]).await;
+    lab.good(&["fast"]).await;
+    arrived(&lab, &yard, 2).await;
     yard.stop().await;
 }
 
@@ -139,18 +189,12 @@ async fn a_server_that_is_killed_in_the_middle_of_an_update_finishes_it_when_it_
     let lab = Lab::up().await;
     let mut yard = yard(&lab).await;
     let served = lab.served().await;
-    lab.publish(&["orrery", "1.0", "16"]).await;
-    lab.good(&["slow", "200"]).await;
-    let merge = proposed(&mut yard, "gnomon\norrery\n");
-    yard.announce("killed", &merge).await;
-    lab.upstream_sends(1 << 20).await;
+    half_way(&lab, &mut yard).await;
     yard.kill().await;
     assert_eq!(lab.served().await, served);
     lab.good(&["fast"]).await;
     yard.start().await;
-    let run = yard.finished(2).await;
-    assert_eq!(states(&run), ["mirror: success"], "{run:#}\n{}", yard.log(&run).await);
-    assert_eq!(lab.offered().await, ["gnomon.noarch 1.0-1", "orrery.noarch 1.0-1"]);
+    arrived(&lab, &yard, 2).await;
     let snapshots = lab.shell("mirror", "ls /var/www/yum/snapshots").await;
     assert_eq!(snapshots.lines().count(), 2, "one for each list, and none by halves:\n{snapshots}");
     yard.stop().await;
