@@ -10,13 +10,13 @@ use serde_json::Value;
 use tokio::process::Command;
 
 /// Comes with its test and goes with it, whatever became of the test.
-pub struct Lab {
+pub(super) struct Lab {
     name: String,
     /// What its mirror is in `mergeyard.toml`.
-    pub target: toml::Value,
+    pub(super) target: toml::Value,
 }
 
-pub fn example() -> PathBuf {
+pub(super) fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/yum-lab")
 }
 
@@ -27,7 +27,7 @@ fn script(name: &str, arguments: &[&str]) -> Vec<String> {
 
 impl Lab {
     /// Five hosts, and an upstream that offers the program `sundial` and what it depends on.
-    pub async fn up() -> Self {
+    pub(super) async fn up() -> Self {
         static LABS: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let mut lab = Self { name, target: toml::Value::Boolean(false) };
@@ -40,31 +40,31 @@ impl Lab {
     }
 
     /// The upstream builds, signs and offers a package.
-    pub async fn publish(&self, package: &[&str]) {
+    pub(super) async fn publish(&self, package: &[&str]) {
         self.good(&[&["publish"], package].concat()).await;
     }
 
-    pub async fn good(&self, arguments: &[&str]) -> String {
+    pub(super) async fn good(&self, arguments: &[&str]) -> String {
         self.said(arguments).await.good()
     }
 
-    pub async fn said(&self, arguments: &[&str]) -> Said {
+    pub(super) async fn said(&self, arguments: &[&str]) -> Said {
         process::run(Command::new(example().join("lab/lab.sh")).args(script(&self.name, arguments))).await
     }
 
     /// A shell on a host says this.
-    pub async fn shell(&self, host: &str, line: &str) -> String {
+    pub(super) async fn shell(&self, host: &str, line: &str) -> String {
         self.good(&["in", host, "bash", "-euc", line]).await
     }
 
     /// The client installs a package into a new system, by nothing but the mirror.
-    pub async fn install(&self, package: &str) -> Said {
+    pub(super) async fn install(&self, package: &str) -> Said {
         self.shell("client", "rm -rf /srv/root").await;
         self.said(&["in", "client", "dnf", "--installroot=/srv/root", "-y", "install", package]).await
     }
 
     /// What a client sees: all packages by name and version.
-    pub async fn offered(&self) -> Vec<String> {
+    pub(super) async fn offered(&self) -> Vec<String> {
         let list = "dnf --quiet --refresh list --available --showduplicates | awk 'NF == 3 { print $1, $2 }'";
         let mut offered: Vec<String> = self.shell("client", list).await.lines().map(str::to_owned).collect();
         offered.sort();
@@ -72,12 +72,12 @@ impl Lab {
     }
 
     /// What the mirror serves as the list of all lists, which changes with everything else.
-    pub async fn served(&self) -> String {
+    pub(super) async fn served(&self) -> String {
         self.shell("client", "curl -fsS http://mirror.yum-lab.test/repodata/repomd.xml").await
     }
 
     /// The address that the client was leased.
-    pub async fn leased(&self) -> String {
+    pub(super) async fn leased(&self) -> String {
         let shown = self.good(&["in", "client", "ip", "-json", "-4", "address", "show", "dev", "lan"]).await;
         let shown: Value = serde_json::from_str(&shown).expect("JSON");
         let address = &shown[0]["addr_info"][0];
@@ -86,7 +86,7 @@ impl Lab {
     }
 
     /// Returns when the upstream has sent so many bytes more.
-    pub async fn upstream_sends(&self, bytes: u64) {
+    pub(super) async fn upstream_sends(&self, bytes: u64) {
         let before = self.sent().await;
         let look = async || (self.sent().await >= before + bytes).then_some(());
         until("the upstream to be in the middle of sending", look).await;
