@@ -42,6 +42,16 @@ tests  shellcheck                checks these scripts
 tests  qemu-system-x86           boots the virtual machine of examples/clock
 tests  fakeroot                  makes its disk where nobody is root
 tests  uidmap                    and installs its packages
+tests  dnf                       what yum mirrors download with, and their clients install with
+tests  createrepo-c              writes the metadata of package repositories
+tests  rpm                       builds, signs and checks the packages of examples/yum-lab
+tests  gpg                       the key that they are signed with
+tests  gpg-agent                 and who holds it
+tests  nginx                     the web server of the lab's mirror and of its upstream
+tests  dnsmasq-base              its DHCP server
+tests  isc-dhcp-client           its client's way to an address
+tests  iproute2                  its networks
+tests  procps                    ps, which says what runs on its hosts
 bench  webhook                   the webhook receiver that ingest is compared with
 LIST
 }
@@ -138,7 +148,7 @@ from_its_release() {
 
 in_path() { PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null; }
 
-# Installing a server starts it: a registry on port 5000, sshd on 22. The tests start their own, and
+# Installing a server starts it: a registry on port 5000, sshd on 22, nginx on 80. The tests start their own, and
 # the engine is started below, so nothing starts by being installed.
 hold_services() {
   services_held=
@@ -157,7 +167,7 @@ release_services() {
   local package unit
   for package in "$@"; do
     case $package in
-      docker-registry | webhook) unit=$package ;;
+      docker-registry | webhook | nginx) unit=$package ;;
       openssh-server) unit=ssh ;;
       *) continue ;;
     esac

@@ -8,6 +8,7 @@ mod engine_gone;
 mod exhaustion;
 mod external_registry;
 mod git_hook;
+mod lab;
 mod lone_registry;
 mod main_job;
 mod mirrored_base;
