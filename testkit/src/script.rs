@@ -6,10 +6,13 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use futures_util::future::BoxFuture;
 use mergeyard_plan::action::{Action, ImageAction};
 use mergeyard_run::{
     executor::{Play, StepContext, StepJob, StepOutcome},
+    look::{OutOfReach, Seen, Sought},
     registry_client::{RegistryAccess, RegistryClient},
+    target::Target,
 };
 use mergeyard_server::store::Fuse;
 use mergeyard_types::{Digest, ImageRef, StepId};
@@ -45,6 +48,8 @@ pub struct Script {
     containers: Mutex<BTreeMap<(StepId, u32), Act>>,
     serving: Mutex<BTreeSet<String>>,
     given: Mutex<BTreeMap<String, StepJob>>,
+    /// What is seen of a target's service.
+    seen: Mutex<BTreeMap<(String, String), Result<Seen, OutOfReach>>>,
     /// Rings when a step has begun to hang.
     pub hanging: Notify,
     /// Makes what is to collapse do so.
@@ -66,6 +71,16 @@ impl Script {
     /// What the step of that name was last given.
     pub fn given(&self, step: &str) -> StepJob {
         self.given.lock().unwrap().get(step).cloned().unwrap_or_else(|| panic!("`{step}` was not played"))
+    }
+
+    /// From now on, whoever looks for a service on a target sees this; until then, what was deployed.
+    pub fn sees(&self, target: &str, service: &str, seen: Result<Seen, OutOfReach>) {
+        self.seen.lock().unwrap().insert((target.to_owned(), service.to_owned()), seen);
+    }
+
+    fn seen(&self, target: &Target, sought: &Sought) -> Result<Seen, OutOfReach> {
+        let key = (target.name.to_string(), sought.service.clone());
+        self.seen.lock().unwrap().get(&key).cloned().unwrap_or(Ok(Seen::Digest(sought.digest)))
     }
 
     /// What was really done, in order.
@@ -99,6 +114,15 @@ impl Play for Stage {
         let stage =
             Stage { script: self.script.clone(), registry: self.registry.clone(), fuse: self.fuse.clone() };
         Box::pin(async move { stage.perform(job, cx).await })
+    }
+
+    fn look(
+        &self,
+        target: &Target,
+        sought: &[Sought],
+    ) -> BoxFuture<'static, Vec<Result<Seen, OutOfReach>>> {
+        let seen = sought.iter().map(|one| self.script.seen(target, one)).collect();
+        Box::pin(std::future::ready(seen))
     }
 }
 

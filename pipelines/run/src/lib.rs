@@ -17,6 +17,7 @@ mod image;
 mod keyed_lock;
 pub mod ledger;
 pub mod log;
+pub mod look;
 mod pull;
 pub mod registry_client;
 pub mod target;

@@ -4,6 +4,7 @@ mod approve;
 mod cancel;
 mod deliveries;
 mod demo;
+mod deployments;
 mod home;
 mod hook;
 mod lint;
@@ -14,6 +15,7 @@ mod rerun;
 mod run;
 mod secret;
 mod serve;
+mod target;
 pub(crate) mod text;
 mod token;
 mod trigger;
@@ -55,6 +57,11 @@ enum Command {
     /// What was received, what became of it, and once more
     #[command(subcommand)]
     Deliveries(deliveries::Command),
+    /// The newest deployments and what became of each
+    Deployments(deployments::Args),
+    /// The machines that runs deliver to
+    #[command(subcommand)]
+    Target(target::Command),
     /// Stop a run: what waits is cancelled, what runs is ended
     Cancel {
         run: RunId,
@@ -99,6 +106,8 @@ impl Command {
                 | Command::Token(_)
                 | Command::Secret(_)
                 | Command::Deliveries(List { .. } | Show { .. })
+                | Command::Deployments(_)
+                | Command::Target(target::Command::List { .. })
         )
     }
 }
@@ -182,6 +191,8 @@ async fn run(args: Args) -> Result<(), Failed> {
         Command::Demo(demo) => demo::demo(demo).await,
         Command::Hook(command) => hook::hook(config()?, command).await,
         Command::Deliveries(command) => deliveries::deliveries(config()?, command).await,
+        Command::Deployments(args) => deployments::deployments(config()?, args).await,
+        Command::Target(command) => target::target(config()?, command).await,
         Command::Cancel { run, why } => cancel::cancel(config()?, run, &why).await,
         Command::Approve(args) => approve::approve(config()?, args).await,
         Command::Rerun(args) => rerun::rerun(config()?, args).await,
