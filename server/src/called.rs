@@ -3,7 +3,7 @@
 
 use mergeyard_types::{RunId, StepId};
 
-use crate::store::{ApprovalRow, Repeated, RunPage};
+use crate::store::{ApprovalRow, Repeated, Rollback, RunPage};
 
 /// The open question called by its gate's name, its workflow's or `workflow/step`; the only one
 /// without a name.
@@ -65,4 +65,21 @@ pub(crate) fn repeated(run: RunId, repeated: Repeated) -> Result<RunId, String> 
         Repeated::StillRuns => Err(format!("run {run} is not over yet; `mergeyard cancel {run}` ends it")),
         Repeated::Nothing => Err(format!("nothing in run {run} failed, so there is nothing to repeat")),
     }
+}
+
+/// What a rollback does, for who asked for it.
+pub(crate) fn rollback(rollback: &Rollback) -> String {
+    let Rollback { run, from, to } = rollback;
+    let live = match from {
+        Some(live) => format!("{} is live now", live.short()),
+        None => "what is live now is not known".to_owned(),
+    };
+    format!(
+        "run {run} puts {} on {} back to {}, as run {} did at commit {}; {live}",
+        to.service,
+        to.target,
+        to.digest.short(),
+        to.run,
+        to.commit.short()
+    )
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use mergeyard_plan::{
-    action::{Action, ContainerAction},
+    action::Action,
     environment::{self, Start},
     facts::Facts,
     outputs,
@@ -13,6 +13,7 @@ use mergeyard_plan::{
     settings,
 };
 use mergeyard_types::Secret;
+use serde_json::Value;
 
 use crate::{
     secrets::{Resolved, Scope, SecretName},
@@ -30,22 +31,38 @@ pub(crate) struct Given {
 pub(crate) async fn given(yard: &Yard, job: &Job) -> Result<Given, String> {
     let mut action = job.action.clone();
     outputs::fill(&mut action, &|step, key| job.outputs.get(step)?.get(key).cloned())?;
-    let Action::Container(container) = &action else {
-        return Ok(Given { action, environment: Vec::new(), masked: Vec::new() });
-    };
-    let values = secret_values(yard, job, container).await?;
+    let values = secret_values(yard, job, &action).await?;
     let secret = |name: &str| match values.get(&name.to_lowercase()) {
         Some(value) => Ok(value.expose().to_owned()),
         None => Err(format!("there is no secret `{name}`; set it with `mergeyard secret set {name}`")),
     };
-    let mut all = job.facts.as_ref().map(|facts| ours(yard, job, container, facts)).unwrap_or_default();
-    all.extend(settings::render(&container.environment, false, &secret)?);
-    all.extend(settings::render(&container.settings, true, &secret)?);
+    let ours = |directory: &str| {
+        job.facts.as_ref().map(|facts| ours(yard, job, directory, facts)).unwrap_or_default()
+    };
+    let mut all = BTreeMap::new();
+    match &mut action {
+        Action::Image(_) | Action::Clone(_) | Action::YumMirror(_) => {}
+        Action::Container(container) => {
+            all.extend(ours(&container.directory));
+            all.extend(settings::render(&container.environment, false, &secret)?);
+            all.extend(settings::render(&container.settings, true, &secret)?);
+        }
+        Action::Ansible(ansible) => {
+            all.extend(ours(&ansible.directory));
+            settings::resolve(&mut ansible.variables, &secret)?;
+        }
+        // Of what it starts it is told that alone: a target is no place for variables of a run.
+        Action::Rollout(rollout) => {
+            all.extend(settings::render(&rollout.environment, false, &secret)?);
+            rollout.environment =
+                all.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
+        }
+    }
     Ok(Given { environment: all.into_iter().collect(), masked: values.into_values().collect(), action })
 }
 
 /// The variables that mergeyard gives to every step.
-fn ours(yard: &Yard, job: &Job, container: &ContainerAction, facts: &Facts) -> BTreeMap<String, String> {
+fn ours(yard: &Yard, job: &Job, directory: &str, facts: &Facts) -> BTreeMap<String, String> {
     let url = format!("{}/steps/{}", yard.settings.run_url(job.lease.run), job.lease.step);
     let place = environment::Place {
         workflow: &job.place.workflow,
@@ -53,7 +70,7 @@ fn ours(yard: &Yard, job: &Job, container: &ContainerAction, facts: &Facts) -> B
         step: &job.name,
         step_number: job.place.number,
         kind: job.rules.kind,
-        workspace: &container.directory,
+        workspace: directory,
         url: &url,
     };
     let start = Start {
@@ -66,16 +83,20 @@ fn ours(yard: &Yard, job: &Job, container: &ContainerAction, facts: &Facts) -> B
     environment::at_start(facts, &place, &start)
 }
 
-/// The secrets that a container asks for, each only if its rule lets this step have it.
-async fn secret_values(
-    yard: &Yard,
-    job: &Job,
-    container: &ContainerAction,
-) -> Result<BTreeMap<String, Secret>, String> {
-    let asked = container.environment.values().chain(container.settings.values()).flat_map(settings::secrets);
+/// The secrets that an action asks for, each only if its rule lets this step have it.
+async fn secret_values(yard: &Yard, job: &Job, action: &Action) -> Result<BTreeMap<String, Secret>, String> {
+    let (asked, image, plugin): (Vec<&Value>, &str, bool) = match action {
+        Action::Image(_) | Action::Clone(_) | Action::YumMirror(_) => return Ok(BTreeMap::new()),
+        Action::Container(container) => {
+            let values = container.environment.values().chain(container.settings.values());
+            (values.collect(), &container.image, container.plugin)
+        }
+        Action::Ansible(ansible) => (ansible.variables.values().collect(), &ansible.image, false),
+        Action::Rollout(rollout) => (rollout.environment.values().collect(), rollout.image.as_str(), false),
+    };
     let mut values = BTreeMap::new();
-    for name in asked {
-        if let Some(value) = secret_value(yard, job, container, &name).await? {
+    for name in asked.into_iter().flat_map(settings::secrets) {
+        if let Some(value) = secret_value(yard, job, (image, plugin), &name).await? {
             values.insert(name, value);
         }
     }
@@ -85,7 +106,7 @@ async fn secret_values(
 async fn secret_value(
     yard: &Yard,
     job: &Job,
-    container: &ContainerAction,
+    (image, plugin): (&str, bool),
     name: &str,
 ) -> Result<Option<Secret>, String> {
     let Some(facts) = &job.facts else {
@@ -104,6 +125,6 @@ async fn secret_value(
         Scope::Global => Level::Global,
     };
     let rule = SecretRule { name: name.to_owned(), level, events: rule.events, images: rule.images };
-    secrets::available(&rule, facts.pipeline.event, &container.image, container.plugin)?;
+    secrets::available(&rule, facts.pipeline.event, image, plugin)?;
     Ok(Some(value))
 }

@@ -5,22 +5,28 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mergeyard_plan::run::{Outcome, Run};
+use mergeyard_plan::{
+    event::EventKind,
+    policy::Policy,
+    run::{Outcome, Run},
+};
 use mergeyard_run::{
     engine::BuildSecret,
     executor::{StepContext, StepJob},
     log::LogSink,
+    target::Target,
 };
+use mergeyard_types::Timestamp;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
-    config::Rules,
+    config::{ConfiguredTarget, Rules},
     ends,
     given::{Given, given},
     ledger::StepLedger,
-    store::{Job, Pulse, ReportError, StoreError},
+    store::{Frozen, Job, Pulse, ReportError, StoreError},
     yard::Yard,
 };
 
@@ -49,7 +55,8 @@ pub(crate) struct Watch {
 }
 
 pub async fn turn(yard: &Yard) -> Result<bool, StoreError> {
-    let Some(job) = yard.store.claim_step(yard.clock.now()).await? else { return Ok(false) };
+    let now = yard.clock.now();
+    let Some(job) = yard.store.claim_step(now, &frozen(&yard.rules(), now)).await? else { return Ok(false) };
     started(yard, &job);
     let ended = work(yard, &job, Watch::default()).await;
     let run = settle(yard, &job, ended).await;
@@ -58,6 +65,15 @@ pub async fn turn(yard: &Yard) -> Result<bool, StoreError> {
         ends::after(yard, &run).await;
     }
     Ok(true)
+}
+
+/// The targets that take nothing now.
+fn frozen(rules: &Rules, now: Timestamp) -> Vec<Frozen> {
+    let frozen = |configured: &ConfiguredTarget| {
+        let until = configured.freeze.until(now)?;
+        Some(Frozen { target: configured.target.name.clone(), until })
+    };
+    rules.targets.iter().filter_map(frozen).collect()
 }
 
 pub(crate) fn started(yard: &Yard, job: &Job) {
@@ -142,6 +158,7 @@ async fn step_job(yard: &Yard, job: &Job) -> Result<StepJob, String> {
         .of(&job.known_as)
         .ok_or_else(|| format!("repository {} is not configured any more", job.known_as))?;
     let remote = yard.settings.remote(policy, &job.repo, job.clone_url.as_deref())?;
+    let target = target(&rules, policy, job)?;
     let Given { action, environment, masked } = given(yard, job).await?;
     let kept_lines =
         yard.logs.kept_lines(job.lease.run, job.lease.step, job.attempt).await.unwrap_or_else(|error| {
@@ -164,11 +181,39 @@ async fn step_job(yard: &Yard, job: &Job) -> Result<StepJob, String> {
         masked,
         detached: job.rules.detached,
         kept_lines,
-        target: None,
-        images: Default::default(),
+        target,
+        images: job.images.clone(),
         secrets: build_secrets(&rules, job),
         timeout: job.timeout,
     })
+}
+
+/// The machine that a step delivers to, if it may by the rules of now.
+fn target(rules: &Rules, policy: &Policy, job: &Job) -> Result<Option<Arc<Target>>, String> {
+    let Some(name) = job.action.target() else { return Ok(None) };
+    if job.fork {
+        return Err(format!("pull requests from forks deploy nothing, and so not to target `{name}`"));
+    }
+    let configured = rules.target(name).ok_or_else(|| {
+        format!(
+            "there is no target `{name}`; the operator adds it as a `[[target]]`, and the run can be repeated"
+        )
+    })?;
+    let right = policy.targets.iter().find(|right| right.name == *name).ok_or_else(|| {
+        format!(
+            "{} may not use target `{name}`; the operator allows it with `targets` in its `[[repo]]`",
+            job.known_as
+        )
+    })?;
+    // A rollback is nobody's event: who asked for it had the right to.
+    let (event, check) = match job.event.parse() {
+        Ok(event) if !job.rollback => (event, job.action.is_check()),
+        _ => (EventKind::Manual, true),
+    };
+    match right.refusal(&job.branch, event, check) {
+        Some(why) => Err(why),
+        None => Ok(Some(configured.target.clone())),
+    }
 }
 
 /// What anybody may have written reads nothing that only the operator knows.

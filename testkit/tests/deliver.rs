@@ -331,7 +331,7 @@ async fn a_worker_that_stalled_past_its_lease_is_fenced_out() {
     yard.send("d-1", "pull_request", &yard.merged(&yard.first)).await;
     let store = &yard.yard().store;
     mergeyard_server::inbox::turn(yard.yard()).await.unwrap();
-    let stalled = store.claim_step(yard.clock.now()).await.unwrap().unwrap();
+    let stalled = store.claim_step(yard.clock.now(), &[]).await.unwrap().unwrap();
     let (lease, beat) = store.leases().await.unwrap().remove(0);
     assert!(store.expire(&lease, beat, yard.clock.now()).await.unwrap());
     assert_eq!(store.heartbeat(&stalled.lease).await.unwrap(), Pulse::Fenced);
@@ -347,7 +347,7 @@ async fn a_clock_that_jumps_expires_nothing() {
     let yard = TestYard::new().await;
     yard.send("d-1", "pull_request", &yard.merged(&yard.first)).await;
     mergeyard_server::inbox::turn(yard.yard()).await.unwrap();
-    let job = yard.yard().store.claim_step(yard.clock.now()).await.unwrap().unwrap();
+    let job = yard.yard().store.claim_step(yard.clock.now(), &[]).await.unwrap().unwrap();
     for _ in 0..3 {
         mergeyard_server::leases::turn(yard.yard()).await.unwrap();
         yard.advance(Duration::from_secs(3600));

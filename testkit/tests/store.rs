@@ -101,11 +101,11 @@ async fn a_database_of_version_1_is_brought_up_and_its_runs_go_on() {
     let store = open(&file).await.unwrap();
     let page = store.run_page(RunId(7)).await.unwrap().unwrap();
     assert_eq!((page.run.title.as_str(), page.workflows[0].state), ("An old one", State::Skipped));
-    assert!(store.claim_step(NOW).await.unwrap().is_none(), "the second follows the first, as it did");
+    assert!(store.claim_step(NOW, &[]).await.unwrap().is_none(), "the second follows the first, as it did");
     let (lease, beat) = store.leases().await.unwrap().remove(0);
     assert!(store.expire(&lease, beat, NOW).await.unwrap());
     for name in ["first", "second"] {
-        let job = store.claim_step(NOW).await.unwrap().unwrap();
+        let job = store.claim_step(NOW, &[]).await.unwrap().unwrap();
         assert_eq!(job.name, name);
         store.report(&job.lease, success(), NOW).await.unwrap();
     }
@@ -244,7 +244,7 @@ async fn many_writers_and_a_command_line_lose_nothing_and_fail_nowhere() {
     let workers = join_all((0..4).map(async |_| {
         loop {
             let last_look = all_created.load(Ordering::SeqCst);
-            match server.claim_step(NOW).await.unwrap() {
+            match server.claim_step(NOW, &[]).await.unwrap() {
                 Some(job) => {
                     assert_eq!(server.heartbeat(&job.lease).await.unwrap(), Pulse::GoOn);
                     server.report(&job.lease, success(), NOW).await.unwrap();
@@ -265,7 +265,7 @@ async fn many_writers_and_a_command_line_lose_nothing_and_fail_nowhere() {
     tokio::join!(senders, planner, workers, replays);
 
     // A worker may have looked while another held the only step that was ready.
-    while let Some(job) = server.claim_step(NOW).await.unwrap() {
+    while let Some(job) = server.claim_step(NOW, &[]).await.unwrap() {
         server.report(&job.lease, success(), NOW).await.unwrap();
         reported.fetch_add(1, Ordering::SeqCst);
     }
@@ -309,7 +309,7 @@ async fn a_step_that_kills_the_server_three_times_is_not_run_a_fourth_time() {
     mergeyard_server::inbox::turn(yard.yard()).await.unwrap();
     let mut poison = None;
     for crash in 1..=3 {
-        let job = yard.yard().store.claim_step(yard.clock.now()).await.unwrap().unwrap();
+        let job = yard.yard().store.claim_step(yard.clock.now(), &[]).await.unwrap().unwrap();
         assert_eq!(*poison.get_or_insert(job.lease.step), job.lease.step, "crash {crash}");
         yard.kill().await;
         yard.start(Fuse::endless()).await;
@@ -618,7 +618,7 @@ impl Witness {
     }
 
     async fn claim(&mut self) -> bool {
-        let Some(job) = self.store.claim_step(self.now).await.unwrap() else { return false };
+        let Some(job) = self.store.claim_step(self.now, &[]).await.unwrap() else { return false };
         let lease = job.lease;
         assert!(!self.held.contains(&lease) && !self.lost.contains(&lease), "a lease was given twice");
         assert!(self.held.iter().all(|other| other.step != lease.step), "a step was given twice");

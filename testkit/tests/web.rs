@@ -111,7 +111,7 @@ impl Site {
     }
 
     pub(crate) async fn claim(&self) -> Job {
-        self.pages.store.claim_step(NOW).await.unwrap().expect("a step is ready")
+        self.pages.store.claim_step(NOW, &[]).await.unwrap().expect("a step is ready")
     }
 
     pub(crate) async fn finish(&self, job: &Job, outcome: Outcome) {

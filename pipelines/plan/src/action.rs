@@ -202,11 +202,16 @@ impl Action {
     }
 
     /// Steps with the same one run one after another, in merge order.
-    pub(crate) fn serial(&self) -> Option<String> {
+    pub fn serial(&self) -> Option<String> {
         match self {
             Action::Image(image) => Some(format!("image/{}", image.name)),
             _ if self.is_check() => None,
-            _ => self.target().map(|target| format!("target/{target}")),
+            _ => self.target().map(target_serial),
         }
     }
+}
+
+/// What all deployments to a target share, so that one happens at a time.
+pub fn target_serial(target: &TargetName) -> String {
+    format!("target/{target}")
 }

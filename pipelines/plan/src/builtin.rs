@@ -9,8 +9,9 @@ use crate::{
     workflows::{Source, SourcePoint},
 };
 
-/// The file and its text.
+/// The files and their texts.
 pub const IMAGE: (&str, &str) = ("image.yml", include_str!("../../builtin/image.yml"));
+pub const MIRROR: (&str, &str) = ("mirror.yml", include_str!("../../builtin/mirror.yml"));
 
 /// Builds and publishes images: a workflow for each folder that asks for one. The words in the
 /// file say when.
@@ -24,6 +25,14 @@ pub(crate) fn image(images: &[Candidate]) -> Source {
         ..SourcePoint::default()
     };
     Source { file: file.to_owned(), points: images.iter().map(of_folder).collect(), ..Source::default() }
+}
+
+/// Makes a mirror hold what the commit's package list names.
+pub(crate) fn mirror() -> Source {
+    let (file, text) = MIRROR;
+    let spec::Read { workflow, findings } = spec::read(file, text, &Limits::DEFAULT);
+    let point = SourcePoint { workflow, findings, ..SourcePoint::default() };
+    Source { file: file.to_owned(), points: vec![point], ..Source::default() }
 }
 
 /// Not by substitution: a folder may be called as it likes, and substitution is for text.
@@ -48,5 +57,8 @@ mod tests {
         let workflow = workflow.unwrap();
         let events: Vec<&str> = workflow.when[0].event.iter().map(|event| event.as_str()).collect();
         assert_eq!(events, ["pull_request_merged", "push"]);
+        let (file, text) = MIRROR;
+        let spec::Read { workflow, findings } = spec::read(file, text, &Limits::DEFAULT);
+        assert_eq!((workflow.unwrap().steps.len(), findings), (1, vec![]));
     }
 }

@@ -12,9 +12,10 @@ pub use crate::change::{Change, Identity, change};
 use crate::{
     action::Action,
     builtin,
-    event::Forge,
+    event::{EventKind, Forge},
     facts::Facts,
     finding::Finding,
+    policy::TargetRights,
     rules::{StepRules, WorkflowRules},
     service::Service,
     workflows::{self, Gates, Plan, Request},
@@ -197,8 +198,13 @@ fn text<'f>(folder: &str, name: &str, file: &'f File) -> Result<&'f [u8], Findin
 
 /// The plan for a change whose commit has no pipeline files: the built-in pipeline, from the
 /// folders that hold an image. `published` stands beside `images`, one for one.
-pub fn decide(change: &Change<'_>, facts: &Facts, images: &[Candidate], published: &[Published]) -> Decision {
-    let plan = match built_in(change, facts, images) {
+pub fn decide(
+    change: &Change<'_>,
+    facts: &Facts,
+    (images, lists): (&[Candidate], &[String]),
+    published: &[Published],
+) -> Decision {
+    let plan = match built_in(change, facts, (images, lists)) {
         Ok(plan) => plan,
         Err(why) => return Decision::Ignore(why),
     };
@@ -213,15 +219,31 @@ pub fn decide(change: &Change<'_>, facts: &Facts, images: &[Candidate], publishe
     Decision::Run(Box::new(PlannedRun { facts, ..planned_run(change, workflows) }))
 }
 
-/// The built-in pipeline's plan for the folders that hold an image; the error is the reason why
-/// there is none.
-pub fn built_in(change: &Change<'_>, facts: &Facts, images: &[Candidate]) -> Result<Plan, String> {
-    if let Some(why) = no_images(change, images) {
+/// The built-in pipeline's plan for the folders that hold an image and for package lists; the error
+/// is the reason why there is none.
+pub fn built_in(
+    change: &Change<'_>,
+    facts: &Facts,
+    (images, lists): (&[Candidate], &[String]),
+) -> Result<Plan, String> {
+    let mirrors = mirrors(change, lists);
+    if let Some(why) = no_images(change, images).filter(|_| !mirrors || images.len() > MOST_IMAGES) {
         return Err(why);
     }
     let (runner, gates) = (BTreeMap::new(), Gates::default());
-    let request = Request { facts, secrets: None, runner: &runner, images, gates: &gates };
-    Ok(workflows::plan(&[builtin::image(images)], &request))
+    let targets = Some(change.policy.targets.as_slice());
+    let request = Request { facts, secrets: None, runner: &runner, images, gates: &gates, targets, lists };
+    let sources = [Some(builtin::image(images)), mirrors.then(builtin::mirror)];
+    Ok(workflows::plan(&sources.into_iter().flatten().collect::<Vec<_>>(), &request))
+}
+
+/// Whether a package list of the commit is for a mirror that the repository may use. Then it has to
+/// be known which files changed.
+pub fn mirrors(change: &Change<'_>, lists: &[String]) -> bool {
+    let check = change.event.is_pull_request() && change.event != EventKind::PullRequestMerged;
+    let is_open =
+        |right: &TargetRights| right.mirror && right.refusal(&change.branch, change.event, check).is_none();
+    !lists.is_empty() && change.policy.targets.iter().any(is_open)
 }
 
 /// The run of a change, with what its plan says is to be done.

@@ -99,6 +99,15 @@ impl Told {
             (Verdict::Run, None) => {}
             _ => return Self { verdict: "skip", why },
         }
+        match step.action.target() {
+            Some(target) if step.action.is_check() => {
+                let _ = write!(why, "; it only says what would change on `{target}`");
+            }
+            Some(target) => {
+                let _ = write!(why, "; it deploys to `{target}`, in its turn");
+            }
+            None => {}
+        }
         match (step.rules.runs_on.success, step.rules.runs_on.failure) {
             (false, true) => why.push_str(", and only if something failed before it"),
             (true, true) => why.push_str(", even if something failed before it"),

@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::{action::Action, event::one_line};
+use crate::{
+    action::{Action, ContainerAction, Health},
+    event::one_line,
+};
 
 /// Outputs are stored with the step and given to others in their environment.
 pub const LARGEST: usize = 64 * 1024;
@@ -55,26 +58,56 @@ fn wrong(body: &str) -> String {
 
 /// Puts outputs in, in the moment a step starts. The error names what is missing.
 pub fn fill(action: &mut Action, lookup: &dyn Fn(&str, &str) -> Option<String>) -> Result<(), String> {
-    let Action::Container(container) = action else { return Ok(()) };
     let found = |reference: &Reference| {
         let Reference { step, key, .. } = reference;
         lookup(step, key).ok_or_else(|| {
             format!("step `{step}` wrote no output `{key}`; write `{key}=…` to `$CI_OUTPUT` there")
         })
     };
-    container.image = replaced(&container.image, &found)?;
-    for value in container.environment.values_mut().chain(container.settings.values_mut()) {
-        fill_value(value, &found)?;
+    match action {
+        Action::Image(_) | Action::Clone(_) | Action::YumMirror(_) => Ok(()),
+        Action::Container(container) => fill_container(container, &found),
+        Action::Ansible(ansible) => {
+            let health = ansible.health.iter_mut();
+            fill_values(ansible.variables.values_mut(), &found)?;
+            health.into_iter().try_for_each(|health| fill_health(health, &found))
+        }
+        Action::Rollout(rollout) => {
+            fill_values(rollout.environment.values_mut(), &found)?;
+            for word in &mut rollout.command {
+                *word = replaced(word, &found)?;
+            }
+            fill_health(&mut rollout.health, &found)
+        }
     }
+}
+
+type Found<'f> = &'f dyn Fn(&Reference) -> Result<String, String>;
+
+fn fill_container(container: &mut ContainerAction, found: Found<'_>) -> Result<(), String> {
+    container.image = replaced(&container.image, found)?;
+    fill_values(container.environment.values_mut().chain(container.settings.values_mut()), found)?;
     for word in &mut container.entrypoint {
-        *word = replaced(word, &found)?;
+        *word = replaced(word, found)?;
     }
     let mut carried: BTreeMap<String, String> = BTreeMap::new();
     for command in &mut container.commands {
-        *command = expanded(command, &mut carried, &found)?;
+        *command = expanded(command, &mut carried, found)?;
     }
     container.environment.extend(carried.into_iter().map(|(name, value)| (name, Value::String(value))));
     Ok(())
+}
+
+fn fill_health(health: &mut Health, found: Found<'_>) -> Result<(), String> {
+    health.url = replaced(&health.url, found)?;
+    if let Some(body) = &mut health.body {
+        *body = replaced(body, found)?;
+    }
+    Ok(())
+}
+
+fn fill_values<'v>(values: impl Iterator<Item = &'v mut Value>, found: Found<'_>) -> Result<(), String> {
+    values.into_iter().try_for_each(|value| fill_value(value, found))
 }
 
 /// Reads what a step wrote to `$CI_OUTPUT`. The last line of a key counts.
@@ -146,7 +179,7 @@ pub(crate) fn strings<'v>(value: &'v Value, each: &mut dyn FnMut(&'v str)) {
     }
 }
 
-fn fill_value(value: &mut Value, found: &dyn Fn(&Reference) -> Result<String, String>) -> Result<(), String> {
+fn fill_value(value: &mut Value, found: Found<'_>) -> Result<(), String> {
     match value {
         Value::String(text) if text.contains(OPEN) => *text = replaced(text, found)?,
         Value::Array(items) => {
@@ -164,7 +197,7 @@ fn fill_value(value: &mut Value, found: &dyn Fn(&Reference) -> Result<String, St
     Ok(())
 }
 
-fn replaced(text: &str, found: &dyn Fn(&Reference) -> Result<String, String>) -> Result<String, String> {
+fn replaced(text: &str, found: Found<'_>) -> Result<String, String> {
     let mut done = String::with_capacity(text.len());
     let mut from = 0;
     for reference in references(text)? {
@@ -179,7 +212,7 @@ fn replaced(text: &str, found: &dyn Fn(&Reference) -> Result<String, String>) ->
 fn expanded(
     command: &str,
     carried: &mut BTreeMap<String, String>,
-    found: &dyn Fn(&Reference) -> Result<String, String>,
+    found: Found<'_>,
 ) -> Result<String, String> {
     check_command(command)?;
     let mut done = String::with_capacity(command.len());

@@ -11,6 +11,9 @@ use serde_json::value::RawValue;
 
 use crate::finding::{Finding, Level};
 
+/// Where a list stands when nobody says where; the first that is there counts.
+pub const LISTS: [&str; 2] = ["packages.txt", "packages.json"];
+
 /// A list of all packages of a distribution is a glob; a longer file is a mistake or an attack.
 pub const LARGEST_LIST: usize = 1024 * 1024;
 

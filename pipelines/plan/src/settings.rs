@@ -26,6 +26,19 @@ pub fn render(
         .collect()
 }
 
+/// Puts secrets in, at any depth, and leaves everything else as it is: data for who reads JSON.
+pub fn resolve(
+    values: &mut BTreeMap<String, Value>,
+    secret: &dyn Fn(&str) -> Result<String, String>,
+) -> Result<(), String> {
+    for (name, value) in values {
+        if !secrets(value).is_empty() {
+            *value = resolved(value, secret).map_err(|why| format!("`{name}`: {why}"))?;
+        }
+    }
+    Ok(())
+}
+
 /// The names of all secrets that a value asks for, at any depth, in lower case.
 pub fn secrets(value: &Value) -> Vec<String> {
     let mut found = Vec::new();

@@ -273,7 +273,16 @@ impl Context<'_> {
         }
         let (kind, action) = match (&step.uses, entry.part) {
             (Some(name), Part::Step) => {
-                let action = uses::action(self.request, self.file_of(step), step, name, entry.runs, findings);
+                let base = self.base();
+                let asked = uses::Asked {
+                    request: self.request,
+                    file: self.file_of(step),
+                    step,
+                    uses: name,
+                    directory: self.directory(&base),
+                    base,
+                };
+                let action = uses::action(&asked, entry.runs, findings);
                 // What is left out is never performed; its action only has to be something.
                 (StepKind::Action, action.unwrap_or_else(|| self.container(step, false)))
             }
@@ -283,7 +292,7 @@ impl Context<'_> {
             (_, Part::Clone) => (StepKind::Clone, self.container(step, is_plugin(step))),
         };
         if entry.runs {
-            self.check_secrets(step, findings);
+            self.check_secrets(step, &action, findings);
         }
         let detached = step.detach || entry.part == Part::Service;
         let timeout = step.timeout.as_ref().map(|timeout| timeout.value);
@@ -435,9 +444,12 @@ impl Context<'_> {
         kept.or_else(|| step.approve.as_ref().map(|gate| gate.value.clone()))
     }
 
-    fn check_secrets(&self, step: &Step, findings: &mut Vec<Finding>) {
+    fn check_secrets(&self, step: &Step, action: &Action, findings: &mut Vec<Finding>) {
         let image = step.image.as_ref().map_or("", |image| image.value.as_str());
-        for (key, value) in step.environment.iter().chain(&step.settings) {
+        // What a rollout is only checked for, it is not given.
+        let checked = action.is_check() && matches!(action, Action::Rollout(_));
+        let with = step.with.iter().filter(|_| !checked);
+        for (key, value) in step.environment.iter().chain(&step.settings).chain(with) {
             for name in settings::secrets(value) {
                 if let Err(why) = self.secret(&name, image, is_plugin(step)) {
                     let message = format!("step `{}`: {why}", step.name.value);

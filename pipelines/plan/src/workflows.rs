@@ -13,6 +13,7 @@ use crate::{
     facts::Facts,
     finding::{Finding, Level},
     labels,
+    policy::TargetRights,
     rules::{ConcurrencyRule, RunsOn, WorkflowRules},
     secrets::SecretRule,
     spec::{self, At, InputKind, Limits, Point, Status, Workflow},
@@ -41,6 +42,10 @@ pub struct Request<'a> {
     pub images: &'a [Candidate],
     /// The gates that a pull request cannot take away.
     pub gates: &'a Gates,
+    /// The machines that the repository may deliver to. `None` where nobody knows.
+    pub targets: Option<&'a [TargetRights]>,
+    /// The package lists in the commit's root.
+    pub lists: &'a [String],
 }
 
 /// A pipeline file as the repository has it.

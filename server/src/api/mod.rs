@@ -12,6 +12,7 @@ mod documents;
 mod manual;
 pub(crate) mod problem;
 mod request;
+mod rollback;
 mod runs;
 mod targets;
 mod tokens;
@@ -77,6 +78,7 @@ pub(crate) fn router(yard: Arc<Yard>) -> Router {
         .routes(routes!(runs::rerun))
         .routes(routes!(approvals::approvals, approvals::answer))
         .routes(routes!(manual::start))
+        .routes(routes!(rollback::rollback))
         .routes(routes!(deliveries::deliveries))
         .routes(routes!(deliveries::delivery))
         .routes(routes!(targets::targets))

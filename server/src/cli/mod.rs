@@ -12,6 +12,7 @@ mod plan;
 mod registry;
 mod rehearsal;
 mod rerun;
+mod rollback;
 mod run;
 mod secret;
 mod serve;
@@ -75,6 +76,8 @@ enum Command {
     Rerun(rerun::Args),
     /// Start a run by hand
     Trigger(trigger::Args),
+    /// Make live again on a target what was live before
+    Rollback(rollback::Args),
     /// Tokens of the API
     #[command(subcommand)]
     Token(token::Command),
@@ -197,6 +200,7 @@ async fn run(args: Args) -> Result<(), Failed> {
         Command::Approve(args) => approve::approve(config()?, args).await,
         Command::Rerun(args) => rerun::rerun(config()?, args).await,
         Command::Trigger(args) => trigger::trigger(config()?, args).await,
+        Command::Rollback(args) => rollback::rollback(config()?, args).await,
         Command::Token(command) => token::token(config()?, command).await,
         Command::Secret(command) => secret::secret(config()?, command).await,
         Command::Run(args) => run::run(args).await,

@@ -30,12 +30,12 @@ pub(super) fn starts_nothing(change: &Change<'_>) -> Option<String> {
 pub(super) async fn decide(
     yard: &Yard,
     change: &Change<'_>,
-    commit: &Commit,
+    (commit, lists): (&Commit, &[String]),
     facts: &Facts,
 ) -> Result<Decision, Fault> {
     let candidates = candidates(commit).await?;
     let published = published(yard, &candidates).await;
-    Ok(decide::decide(change, facts, &candidates, &published))
+    Ok(decide::decide(change, facts, (&candidates, lists), &published))
 }
 
 /// The folders of the commit that ask for an image.

@@ -14,23 +14,32 @@ use url::Url;
 use super::{Fault, changed::Changed};
 use crate::yard::{Settings, Yard};
 
-/// The built-in pipeline (`built_in`) depends neither on what changed nor on the default branch, so
-/// nobody is asked for them on its behalf.
+/// What others are asked for. The built-in pipeline does not depend on the default branch, and seldom
+/// on what changed, so nobody is asked for them on its behalf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    Nothing,
+    /// Which files changed.
+    Files,
+    All,
+}
+
 pub(super) async fn facts(
     yard: &Yard,
     event: &Event,
     change: &Change<'_>,
     (remote, commit): (&Remote, &Commit),
     (number, now): (RunId, Timestamp),
-    built_in: bool,
+    ask: Ask,
 ) -> Result<Facts, Fault> {
     let made = commit.made().await?;
-    let (files, default_branch) = match built_in {
-        true => (None, change.repository.default_branch.clone().unwrap_or_default()),
-        false => (
-            Changed { yard, change, remote, commit, made: &made }.files(event).await,
-            default_branch(yard, change, remote).await?,
-        ),
+    let files = match ask {
+        Ask::Nothing => None,
+        Ask::Files | Ask::All => Changed { yard, change, remote, commit, made: &made }.files(event).await,
+    };
+    let default_branch = match ask {
+        Ask::All => default_branch(yard, change, remote).await?,
+        Ask::Nothing | Ask::Files => change.repository.default_branch.clone().unwrap_or_default(),
     };
     let previous = yard.store.previous(&change.known_as, &change.branch).await?;
     let settings = &yard.settings;

@@ -9,6 +9,8 @@ use mergeyard_plan::{
     effect::{CommitStatus, Effect, StatusState},
     event::{Event, EventKind, Forge},
     facts::Facts,
+    package_list::LISTS,
+    policy::TargetRights,
     run::skipped,
     spec::{self, Limits},
     workflows::{self, Gates, PipelineFile, Plan, Request},
@@ -17,7 +19,11 @@ use mergeyard_run::git::{Commit, Remote};
 use mergeyard_types::{GitRef, RunId, Timestamp};
 use tokio_util::sync::CancellationToken;
 
-use super::{Fault, builtin, facts, sources};
+use super::{
+    Fault, builtin,
+    facts::{self, Ask},
+    sources,
+};
 use crate::yard::Yard;
 
 /// What is done about a change.
@@ -47,14 +53,17 @@ pub(super) async fn decide(
     remote: &Remote,
     (number, now): (RunId, Timestamp),
 ) -> Result<Work, Fault> {
-    let (found, commit, facts) = match look(yard, event, change, remote, (number, now)).await? {
-        Ok(looked) => looked,
-        Err(why) => return Ok(Decision::Ignore(why).into()),
-    };
+    let Looked { found, commit, lists, facts } =
+        match look(yard, event, change, remote, (number, now)).await? {
+            Ok(looked) => looked,
+            Err(why) => return Ok(Decision::Ignore(why).into()),
+        };
     if found.is_empty() {
-        return Ok(builtin::decide(yard, change, &commit, &facts).await?.into());
+        return Ok(builtin::decide(yard, change, (&commit, &lists), &facts).await?.into());
     }
-    let planning = Planning { yard, change, remote, commit: &commit, facts: &facts };
+    // On a command line nobody knows what the operator allows.
+    let targets = (!facts.local).then_some(change.policy.targets.as_slice());
+    let planning = Planning { yard, change, remote, commit: &commit, lists: &lists, facts: &facts, targets };
     Ok(match wanted(event, planning.plan(found).await?) {
         Ok(plan) => work(change, &facts, plan),
         Err(why) => Decision::Ignore(why).into(),
@@ -70,26 +79,37 @@ pub(super) async fn plan(
     remote: &Remote,
     (number, now): (RunId, Timestamp),
 ) -> Result<Result<Plan, String>, Fault> {
-    let (found, commit, facts) = match look(yard, event, change, remote, (number, now)).await? {
-        Ok(looked) => looked,
-        Err(why) => return Ok(Err(why)),
-    };
+    let Looked { found, commit, lists, facts } =
+        match look(yard, event, change, remote, (number, now)).await? {
+            Ok(looked) => looked,
+            Err(why) => return Ok(Err(why)),
+        };
     if found.is_empty() {
-        return Ok(decide::built_in(change, &facts, &builtin::candidates(&commit).await?));
+        return Ok(decide::built_in(change, &facts, (&builtin::candidates(&commit).await?, &lists)));
     }
-    let planning = Planning { yard, change, remote, commit: &commit, facts: &facts };
+    let planning =
+        Planning { yard, change, remote, commit: &commit, lists: &lists, facts: &facts, targets: None };
     Ok(wanted(event, planning.plan(found).await?))
 }
 
-/// The pipeline files of a commit, the commit and its facts; without files it is the built-in
-/// pipeline's. The inner error is the reason why nothing starts.
+/// A commit with what is planned from.
+struct Looked {
+    /// Its pipeline files; without any it is the built-in pipeline's.
+    found: Vec<sources::Source>,
+    commit: Commit,
+    /// The package lists in its root.
+    lists: Vec<String>,
+    facts: Facts,
+}
+
+/// The inner error is the reason why nothing starts.
 async fn look(
     yard: &Yard,
     event: &Event,
     change: &Change<'_>,
     remote: &Remote,
     (number, now): (RunId, Timestamp),
-) -> Result<Result<(Vec<sources::Source>, Commit, Facts), String>, Fault> {
+) -> Result<Result<Looked, String>, Fault> {
     let (git, repo) = (yard.executor.git(), &change.repository.name);
     let commit = git.fetch(repo, remote, change.commit, &change.hints, &CancellationToken::new()).await?;
     let found = sources::read(&commit).await?;
@@ -97,8 +117,24 @@ async fn look(
     if let Some(why) = builtin::starts_nothing(change).filter(|_| built_in) {
         return Ok(Err(why));
     }
-    let facts = facts::facts(yard, event, change, (remote, &commit), (number, now), built_in).await?;
-    Ok(Ok((found, commit, facts)))
+    let lists = lists(&commit).await?;
+    let ask = match built_in {
+        false => Ask::All,
+        true if decide::mirrors(change, &lists) => Ask::Files,
+        true => Ask::Nothing,
+    };
+    let facts = facts::facts(yard, event, change, (remote, &commit), (number, now), ask).await?;
+    Ok(Ok(Looked { found, commit, lists, facts }))
+}
+
+async fn lists(commit: &Commit) -> Result<Vec<String>, Fault> {
+    let mut lists = Vec::new();
+    for name in LISTS {
+        if commit.entry(name).await?.is_some() {
+            lists.push(name.to_owned());
+        }
+    }
+    Ok(lists)
 }
 
 /// All of the plan, or the one workflow that is wanted of it.
@@ -115,7 +151,9 @@ struct Planning<'a> {
     change: &'a Change<'a>,
     remote: &'a Remote,
     commit: &'a Commit,
+    lists: &'a [String],
     facts: &'a Facts,
+    targets: Option<&'a [TargetRights]>,
 }
 
 impl Planning<'_> {
@@ -145,6 +183,8 @@ impl Planning<'_> {
             runner: &rules.pipelines.labels,
             images: &images,
             gates: &gates,
+            targets: self.targets,
+            lists: self.lists,
         };
         Ok(workflows::plan(&workflows::read(&files, self.facts, &limits), &request))
     }

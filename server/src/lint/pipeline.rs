@@ -36,6 +36,8 @@ fn check_repository(root: &Path, sources: &[&Source]) -> Vec<Found> {
         runner: &BTreeMap::new(),
         images: &[],
         gates: &Gates::default(),
+        targets: None,
+        lists: &[],
     };
     let plan = workflows::plan(&workflows::read(&files, &facts, &limits), &request);
     let found = |finding: Finding| match sources.iter().find(|source| source.shown == finding.file) {

@@ -1,4 +1,4 @@
-//! The leases under which steps are worked on: taken, kept alive, lost, reported under.
+//! The leases under which steps are worked on: kept alive, lost, reported under.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -6,10 +6,11 @@ use mergeyard_plan::{
     action::Action,
     facts::Facts,
     rules::StepRules,
-    run::{Outcome, Report, Run, WAITS_FOR_A_PLACE},
+    run::{Outcome, Report, Run},
 };
 use mergeyard_types::{
-    CommitSha, DeliveryId, Digest, GitRef, ImageRef, RepoName, RunId, StepId, Timestamp, WorkflowId,
+    CommitSha, DeliveryId, Digest, GitRef, ImageName, ImageRef, RepoName, RunId, StepId, Timestamp,
+    WorkflowId,
 };
 use sqlx::{Row, sqlite::SqliteRow};
 
@@ -46,6 +47,13 @@ pub struct Job {
     pub known_as: RepoName,
     pub clone_url: Option<String>,
     pub commit: CommitSha,
+    /// Of a pull request the one it goes to.
+    pub branch: String,
+    pub event: String,
+    /// It puts back what was live before.
+    pub rollback: bool,
+    /// What its run published, or the runs that it repeats; of what deploys nothing none.
+    pub images: BTreeMap<ImageName, Digest>,
     pub hints: Vec<GitRef>,
     pub source_url: Option<String>,
     pub delivery: DeliveryId,
@@ -80,153 +88,7 @@ pub enum ReportError {
     Store(#[from] StoreError),
 }
 
-/// Whether anything of a workflow was started.
-macro_rules! begun {
-    ($workflow:literal) => {
-        concat!(
-            "EXISTS (SELECT 1 FROM steps b WHERE b.run = ",
-            $workflow,
-            ".run AND b.workflow = ",
-            $workflow,
-            ".id AND b.started IS NOT NULL)"
-        )
-    };
-}
-
-/// The workflows `o` that have a place in the group of `w`, or come before it for one.
-macro_rules! others {
-    () => {
-        concat!(
-            "workflows o WHERE o.concurrency = w.concurrency AND o.state IN ('queued', 'running', 'blocked') AND o.id <> w.id AND (",
-            begun!("o"),
-            " OR EXISTS (SELECT 1 FROM steps p WHERE p.run = o.run AND p.workflow = o.id AND p.ready = 1 \
-             AND p.not_before <= ?1 AND (p.merged, o.id) < (s.merged, w.id)))"
-        )
-    };
-}
-
-macro_rules! has_place {
-    () => {
-        concat!("(SELECT count(*) FROM ", others!(), ") < max(1, w.rules ->> '$.concurrency.limit')")
-    };
-}
-
-/// The steps `o` whose turn comes before that of `s`.
-macro_rules! before {
-    () => {
-        "steps o WHERE o.serial = s.serial AND o.state IN ('queued', 'running') AND o.id <> s.id \
-         AND (o.state = 'running' OR (o.merged, o.id) < (s.merged, s.id))"
-    };
-}
-
-/// Steps that can be started now.
-macro_rules! next {
-    () => {
-        concat!(
-            "SELECT s.id, s.run FROM steps s JOIN workflows w ON w.id = s.workflow WHERE s.ready = 1 AND s.not_before <= ?1 \
-             AND NOT EXISTS (SELECT 1 FROM ",
-            before!(),
-            ") AND (w.concurrency IS NULL OR ",
-            begun!("w"),
-            " OR ",
-            has_place!(),
-            ")"
-        )
-    };
-}
-
 impl Store {
-    /// Leases the next step that is ready: none older waits or runs under the same serial key, and
-    /// its workflow has a place in its concurrency group.
-    pub async fn claim_step(&self, now: Timestamp) -> Result<Option<Job>, StoreError> {
-        const NEXT: &str = concat!(
-            next!(),
-            " AND NOT coalesce(s.rules ->> '$.detached', 0) ORDER BY s.not_before, s.id LIMIT 1"
-        );
-        let claimed = self.claim(NEXT, now, 0).await?;
-        if claimed.is_none() {
-            self.explain_waiting(now).await?;
-        }
-        Ok(claimed)
-    }
-
-    /// Leases the next detached step that is ready, for a workflow that has one running or while
-    /// fewer than `most` others have.
-    pub async fn claim_detached(&self, now: Timestamp, most: u32) -> Result<Option<Job>, StoreError> {
-        const NEXT: &str = concat!(
-            next!(),
-            " AND s.rules ->> '$.detached' AND (SELECT count(DISTINCT d.workflow) FROM steps d \
-             JOIN workflows v ON v.id = d.workflow WHERE d.state = 'running' AND d.rules ->> '$.detached' \
-             AND d.workflow <> s.workflow AND v.state <> 'blocked') < ?2 ORDER BY s.not_before, s.id LIMIT 1"
-        );
-        self.claim(NEXT, now, most).await
-    }
-
-    async fn claim(&self, next: &'static str, now: Timestamp, most: u32) -> Result<Option<Job>, StoreError> {
-        // Looking costs no write lock; only a find is looked at again under it.
-        if sqlx::query(next).bind(now.0).bind(most).fetch_optional(&self.reader).await?.is_none() {
-            return Ok(None);
-        }
-        let mut tx = self.begin().await?;
-        let Some(row) = sqlx::query(next).bind(now.0).bind(most).fetch_optional(&mut *tx.inner).await? else {
-            return Ok(None);
-        };
-        let (step, run) = (StepId(row.try_get("id")?), RunId(row.try_get("run")?));
-        tx.apply(run, Report::Started { step }, now).await?;
-        sqlx::query("UPDATE steps SET fence = fence + 1, beat = 0 WHERE id = ?")
-            .bind(step.0)
-            .execute(&mut *tx.inner)
-            .await?;
-        let job = tx.job(step).await?;
-        tx.commit().await?;
-        Ok(Some(job))
-    }
-
-    /// What could start and is held back by others says by whom. Written only when it changed.
-    async fn explain_waiting(&self, now: Timestamp) -> Result<(), StoreError> {
-        const GROUPS: &str = concat!(
-            "SELECT DISTINCT w.id, w.why, w.rules ->> '$.concurrency.group' AS grp, (SELECT group_concat(DISTINCT o.run) FROM ",
-            others!(),
-            ") AS runs FROM steps s JOIN workflows w ON w.id = s.workflow WHERE s.ready = 1 AND s.not_before <= ?1 \
-             AND w.concurrency IS NOT NULL AND NOT ",
-            begun!("w"),
-            " AND NOT ",
-            has_place!()
-        );
-        const SERIAL: &str = concat!(
-            "SELECT s.id, s.why, s.serial, o.run FROM steps s JOIN steps o ON o.id = (SELECT o.id FROM ",
-            before!(),
-            " ORDER BY o.state = 'running' DESC, o.merged, o.id LIMIT 1) \
-             WHERE s.ready = 1 AND s.not_before <= ?1 AND s.started IS NULL"
-        );
-        let mut news = Vec::new();
-        for row in sqlx::query(GROUPS).bind(now.0).fetch_all(&self.reader).await? {
-            let (group, runs): (String, Option<String>) = (row.try_get("grp")?, row.try_get("runs")?);
-            let why = format!(
-                "{WAITS_FOR_A_PLACE} `{group}`, behind run {}",
-                runs.unwrap_or_default().replace(',', ", ")
-            );
-            news.push(("UPDATE workflows SET why = ? WHERE id = ? AND state = 'queued'", row, why));
-        }
-        for row in sqlx::query(SERIAL).bind(now.0).fetch_all(&self.reader).await? {
-            let (serial, run): (String, i64) = (row.try_get("serial")?, row.try_get("run")?);
-            let why = format!("waits for run {run}, whose turn at `{serial}` comes first");
-            news.push(("UPDATE steps SET why = ? WHERE id = ? AND ready = 1", row, why));
-        }
-        news.retain(|(_, row, why)| {
-            row.try_get::<Option<String>, _>("why").ok().flatten().as_ref() != Some(why)
-        });
-        if news.is_empty() {
-            return Ok(());
-        }
-        let mut tx = self.begin().await?;
-        for (update, row, why) in news {
-            let id: i64 = row.try_get("id")?;
-            sqlx::query(update).bind(why).bind(id).execute(&mut *tx.inner).await?;
-        }
-        tx.commit().await
-    }
-
     pub async fn heartbeat(&self, lease: &Lease) -> Result<Pulse, StoreError> {
         let mut tx = self.begin().await?;
         let row = sqlx::query(
@@ -317,20 +179,29 @@ impl Tx {
         Ok(held.is_some())
     }
 
-    async fn job(&mut self, step: StepId) -> Result<Job, StoreError> {
+    pub(super) async fn job(&mut self, step: StepId) -> Result<Job, StoreError> {
         let row = sqlx::query(
             "SELECT s.id, s.run, s.workflow, s.fence, s.name, s.attempt, s.action, s.rules, s.timeout, r.facts, r.fork, r.started AS run_started, r.repo, \
-             r.commit_sha, r.hints, r.known_as, r.clone_url, r.source_url, r.delivery FROM steps s JOIN runs r ON r.id = s.run WHERE s.id = ?",
+             r.commit_sha, r.branch, r.event, r.rollback_of, r.hints, r.known_as, r.clone_url, r.source_url, r.delivery FROM steps s JOIN runs r ON r.id = s.run WHERE s.id = ?",
         )
         .bind(step.0)
         .fetch_one(&mut *self.inner)
         .await?;
+        let action: Action = json(&row, "action")?;
+        let images = match action.target() {
+            Some(_) => self.images_of_run(RunId(row.try_get("run")?)).await?,
+            None => BTreeMap::new(),
+        };
         Ok(Job {
             lease: lease(&row)?,
             workflow: WorkflowId(row.try_get("workflow")?),
             name: row.try_get("name")?,
             attempt: row.try_get("attempt")?,
-            action: json(&row, "action")?,
+            action,
+            images,
+            branch: row.try_get("branch")?,
+            event: row.try_get("event")?,
+            rollback: row.try_get::<Option<i64>, _>("rollback_of")?.is_some(),
             rules: json(&row, "rules")?,
             place: self.place(step).await?,
             outputs: self.outputs(RunId(row.try_get("run")?), WorkflowId(row.try_get("workflow")?)).await?,
@@ -382,6 +253,25 @@ impl Tx {
             .iter()
             .map(|row| Ok((row.try_get("name")?, json(row, "outputs")?)))
             .collect()
+    }
+
+    /// What a run published, or the runs that it repeats; the nearest of one name counts.
+    pub(super) async fn images_of_run(
+        &mut self,
+        run: RunId,
+    ) -> Result<BTreeMap<ImageName, Digest>, StoreError> {
+        sqlx::query(
+            "WITH RECURSIVE repeated(id, depth) AS (SELECT ?, 0 UNION ALL SELECT r.rerun_of, depth + 1 FROM runs r \
+             JOIN repeated p ON r.id = p.id WHERE r.rerun_of IS NOT NULL) \
+             SELECT i.name, i.digest FROM repeated p JOIN steps s ON s.run = p.id JOIN images i ON i.step = s.id \
+             ORDER BY p.depth DESC, i.id",
+        )
+        .bind(run.0)
+        .fetch_all(&mut *self.inner)
+        .await?
+        .iter()
+        .map(|row| Ok((word(row, "name")?, word(row, "digest")?)))
+        .collect()
     }
 
     /// A step that published an image says so in its outputs `image` and `digest`.

@@ -6,6 +6,7 @@
 //! commit durable before it returns; concurrent deliveries share one commit.
 
 mod approvals;
+mod claims;
 mod deliveries;
 mod deployed;
 mod deployments;
@@ -17,6 +18,7 @@ mod new_runs;
 mod pages;
 mod remembered;
 mod reruns;
+mod rollbacks;
 mod runs;
 mod schedules;
 mod secrets;
@@ -30,6 +32,7 @@ use sqlx::{
 };
 
 pub use approvals::ApprovalRow;
+pub use claims::Frozen;
 pub use deliveries::{Claimed, Delivery, DeliveryRow, DeliveryState, Receipt, Received, Source, Verdict};
 pub use deployed::{Deployed, WaitingRow};
 pub use deployments::{DeploymentRow, DeploymentState};
@@ -40,6 +43,7 @@ pub use leases::{Job, Lease, Place, Pulse, ReportError};
 pub use new_runs::Created;
 pub use pages::{ImageRow, RunPage, RunRow, StepRow, WorkflowRow};
 pub use reruns::{KEPT, Repeated};
+pub use rollbacks::{NoRollback, ROLLBACK, Rollback, Wanted};
 pub use runs::Answered;
 pub use schedules::Due;
 pub use secrets::{SealedSecret, SecretRow};

@@ -150,7 +150,7 @@ impl Tx {
         Ok(())
     }
 
-    async fn insert_workflow(
+    pub(super) async fn insert_workflow(
         &mut self,
         run: RunId,
         known_as: &str,

@@ -21,8 +21,8 @@ use mergeyard_types::{CommitSha, RepoName, RunId, State, StepId, Timestamp, Work
 use crate::{
     decide,
     effect::{CommitStatus, Effect, StatusState},
-    event::Forge,
-    rules::{StepRules, WorkflowRules},
+    event::{self, Forge},
+    rules::{StepKind, StepRules, WorkflowRules},
 };
 
 pub use flow::WAITS_FOR_A_PLACE;
@@ -304,9 +304,14 @@ impl Workflow {
         match self.state {
             State::Queued => "waiting for a worker".to_owned(),
             State::Success => {
-                let image = self.steps.iter().find_map(|step| step.outputs.get("image"));
-                let published = image.map(|image| format!("published {image}"));
-                published.unwrap_or_else(|| "done".to_owned())
+                let action = |step: &&Step| step.rules.kind == StepKind::Action;
+                let said =
+                    self.steps.iter().filter(action).rev().find_map(|step| step.outputs.get("summary"));
+                let image = || self.steps.iter().find_map(|step| step.outputs.get("image"));
+                match said.map(|said| event::one_line(said)).filter(|said| !said.is_empty()) {
+                    Some(said) => said,
+                    None => image().map_or_else(|| "done".to_owned(), |image| format!("published {image}")),
+                }
             }
             other => other.as_str().to_owned(),
         }

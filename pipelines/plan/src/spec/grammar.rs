@@ -279,7 +279,7 @@ impl Shape {
 }
 
 /// `90s`, `30m`, `2h`; never nothing.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let (count, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let seconds = match unit {
         "s" => 1,

@@ -26,6 +26,7 @@ mod schema;
 mod step;
 mod when;
 
+pub(crate) use grammar::duration;
 pub use include::{Included, includes};
 pub use limits::Limits;
 pub use matrix::matrix;

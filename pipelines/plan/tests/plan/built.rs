@@ -133,6 +133,14 @@ pub(crate) fn read(files: &[(&str, &str)], facts: &Facts) -> Vec<Source> {
 
 pub(crate) fn planned(files: &[(&str, &str)], facts: &Facts) -> Plan {
     let (runner, gates) = (BTreeMap::new(), Gates::default());
-    let request = Request { facts, secrets: Some(&[]), runner: &runner, images: &[], gates: &gates };
+    let request = Request {
+        facts,
+        secrets: Some(&[]),
+        runner: &runner,
+        images: &[],
+        gates: &gates,
+        targets: None,
+        lists: &[],
+    };
     workflows::plan(&read(files, facts), &request)
 }

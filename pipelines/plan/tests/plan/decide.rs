@@ -100,7 +100,7 @@ fn an_event_that_the_built_in_pipeline_does_not_name_starts_nothing() {
     let event = pull(&merged());
     let change = change(&event, &policies, &Identity::default()).unwrap().known().unwrap();
     let images = candidates(&[folder("", SPEC)]);
-    let decision = decide(&change, &on(EventKind::Tag), &images, &[Published::Nothing]);
+    let decision = decide(&change, &on(EventKind::Tag), (&images, &[]), &[Published::Nothing]);
     assert_eq!(
         decision,
         Decision::Ignore(
@@ -242,7 +242,7 @@ fn decided(candidates: &[Candidate], published: &[Published]) -> Decision {
     let policies = Policies(vec![policy("acme/clock", &[])]);
     let event = pull(&merged());
     let change = change(&event, &policies, &Identity::default()).unwrap().known().unwrap();
-    decide(&change, &on(change.event), candidates, published)
+    decide(&change, &on(change.event), (candidates, &[]), published)
 }
 
 fn workflows(folders: &[Folder], published: &[Published]) -> Vec<PlannedWorkflow> {

@@ -6,10 +6,11 @@ use std::{collections::BTreeMap, fs, path::Path};
 use mergeyard_plan::{
     event::EventKind,
     facts::{Facts, PullRequestFacts},
-    policy::Trust,
+    policy::{TargetRights, Trust},
     spec::Limits,
     workflows::{self, Gates, PipelineFile, Request},
 };
+use mergeyard_types::TargetName;
 use serde::Deserialize;
 
 use crate::built::facts;
@@ -31,6 +32,21 @@ struct Told {
     trusted: Vec<String>,
     inputs: BTreeMap<String, String>,
     runner: BTreeMap<String, String>,
+    /// The operator's targets for this repository; without any nobody knows.
+    targets: Option<Vec<ToldTarget>>,
+    lists: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ToldTarget {
+    name: TargetName,
+    #[serde(default)]
+    branches: Vec<String>,
+    #[serde(default)]
+    events: Vec<EventKind>,
+    #[serde(default)]
+    mirror: bool,
 }
 
 impl Default for Told {
@@ -49,6 +65,8 @@ impl Default for Told {
             trusted: vec![],
             inputs: BTreeMap::new(),
             runner: BTreeMap::new(),
+            targets: None,
+            lists: vec![],
         }
     }
 }
@@ -86,10 +104,23 @@ fn planned(folder: &Path) -> String {
         })
         .collect();
     files.sort_by(|one, other| one.path.cmp(&other.path));
-    let runner = told.runner.clone();
+    let (runner, lists) = (told.runner.clone(), told.lists.clone());
+    let right = |ToldTarget { name, branches, events, mirror }: &ToldTarget| {
+        TargetRights::new(name.clone(), branches, events.clone(), *mirror).unwrap()
+    };
+    let targets: Option<Vec<TargetRights>> =
+        told.targets.as_ref().map(|targets| targets.iter().map(right).collect());
     let facts = facts_of(told);
     let gates = Gates::default();
-    let request = Request { facts: &facts, secrets: Some(&[]), runner: &runner, images: &[], gates: &gates };
+    let request = Request {
+        facts: &facts,
+        secrets: Some(&[]),
+        runner: &runner,
+        images: &[],
+        gates: &gates,
+        targets: targets.as_deref(),
+        lists: &lists,
+    };
     workflows::plan(&workflows::read(&files, &facts, &Limits::DEFAULT), &request).text()
 }
 
@@ -108,6 +139,8 @@ fn facts_of(told: Told) -> Facts {
         trusted,
         inputs,
         runner: _,
+        targets: _,
+        lists: _,
     } = told;
     let mut facts = facts();
     let trusts = |what: &str| trusted.iter().any(|trusted| trusted == what);

@@ -69,7 +69,7 @@ proptest! {
         let event = read("pull_request", merged().to_string().as_bytes()).unwrap();
         let policies = everyone();
         let change = change(&event, &policies, &Identity::default()).unwrap().known().unwrap();
-        match decide(&change, &on(change.event), &candidates(&folders), &published) {
+        match decide(&change, &on(change.event), (&candidates(&folders), &[]), &published) {
             Decision::Ignore(why) => is_a_sentence(&why)?,
             Decision::Run(run) => {
                 prop_assert_eq!(run.workflows.len(), folders.len());
