@@ -1,6 +1,6 @@
 //! Who performs a step: a closed set, chosen once at start.
 
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use mergeyard_plan::action::Action;
@@ -23,6 +23,7 @@ use crate::{
     look::{OutOfReach, Seen, Sought},
     pull::Pull,
     registry_client::RegistryClient,
+    rollout,
     target::Target,
 };
 
@@ -118,6 +119,8 @@ pub struct Docker {
     pub caches_of: Option<String>,
     /// Caches that are kept; the oldest beyond go.
     pub most_caches: usize,
+    /// The program that gateways are made of: it understands `gateway serve`.
+    pub gateway: PathBuf,
     pub(crate) places: container::Places,
     pub(crate) one_pull_per_image: KeyedLock<String>,
     one_build_per_tag: KeyedLock<String>,
@@ -210,11 +213,12 @@ impl Executor {
         outcome
     }
 
-    /// How long a step that was asked to stop is waited for: a container has its time to end, everything
-    /// else ends by being let go of.
+    /// How long a step that was asked to stop is waited for: a container has its time to end, a rollout is
+    /// taken back, everything else ends by being let go of.
     fn longest_end(&self, action: &Action) -> Option<Duration> {
         match (self, action) {
             (Executor::Docker(docker), Action::Container(_)) => Some(container::longest_end(docker)),
+            (Executor::Docker(_), Action::Rollout(_)) => Some(rollout::LONGEST_END),
             _ => None,
         }
     }
@@ -226,9 +230,8 @@ impl Executor {
                     Action::Image(action) => image::image(docker, job, action, cx).await,
                     Action::Clone(action) => container::clone(docker, &job, &action, &cx).await,
                     Action::Container(action) => container::container(docker, &job, &action, &cx).await,
-                    Action::YumMirror(_) | Action::Ansible(_) | Action::Rollout(_) => {
-                        Err(unknown(&job.action))
-                    }
+                    Action::Rollout(action) => rollout::rollout(docker, &job, &action, &cx).await,
+                    Action::YumMirror(_) | Action::Ansible(_) => Err(unknown(&job.action)),
                 };
                 done.unwrap_or_else(StepOutcome::from)
             }
@@ -320,6 +323,8 @@ impl Docker {
             step_network: StepNetwork::default(),
             caches_of: None,
             most_caches: MOST_CACHES,
+            // This very program, also when its file was replaced while it runs.
+            gateway: format!("/proc/{}/exe", std::process::id()).into(),
             places: container::Places::default(),
             one_pull_per_image: KeyedLock::default(),
             one_build_per_tag: KeyedLock::default(),

@@ -12,6 +12,7 @@ pub mod engine_trust;
 pub mod executor;
 mod exposed_secrets;
 mod fault;
+pub mod gateway;
 pub mod git;
 mod image;
 mod keyed_lock;
@@ -20,6 +21,8 @@ pub mod log;
 pub mod look;
 mod pull;
 pub mod registry_client;
+pub mod rollout;
+pub mod ssh;
 pub mod target;
 
 pub use fault::StepFault;

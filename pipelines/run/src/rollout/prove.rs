@@ -1,0 +1,210 @@
+//! Proving a service: the new container on its own, and then through all that leads to it.
+
+use std::time::Duration;
+
+use bollard::{
+    container::LogOutput,
+    models::{ContainerCreateBody, HostConfig},
+    query_parameters::{LogsOptionsBuilder, WaitContainerOptionsBuilder},
+};
+use futures_util::StreamExt;
+use mergeyard_plan::action::{Health, RolloutAction};
+use tokio::net::TcpStream;
+
+use super::{
+    application,
+    look::{Container, gateway_name},
+    published::Published,
+    session::Session,
+};
+use crate::{
+    StepFault,
+    engine::Engine,
+    gateway::{Probe, Probed, probe},
+    target::{Reach, Target},
+};
+
+/// To find out whether a published port can be reached from here at all.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// Of an address that is asked from here, an answer's beginning.
+const LONGEST_BODY: usize = 1 << 20;
+
+impl Probe {
+    /// With all its retries.
+    pub(super) fn longest(&self) -> Duration {
+        let one = Duration::from_millis(self.timeout_ms.saturating_add(self.interval_ms));
+        // The first interval has tries of its own.
+        one.saturating_mul(self.retries.saturating_add(16)).min(Duration::from_secs(24 * 60 * 60))
+    }
+}
+
+/// What a service is asked, and from where.
+pub(super) struct Proof<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) action: &'a RolloutAction,
+    pub(super) target: &'a Target,
+    pub(super) published: &'a [Published],
+}
+
+impl Proof<'_> {
+    /// Asks a container at its own port. One that ends meanwhile is not waited for.
+    pub(super) async fn container(
+        &self,
+        session: &mut Session<'_>,
+        container: &Container,
+    ) -> Result<String, StepFault> {
+        let probe = self.probe(container.address(self.action.port));
+        let ended = async {
+            match application::ended(self.engine, &container.id).await {
+                Ok(code) => code,
+                // Who cannot wait for it still asks it.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            code = ended => Err(StepFault::Failure(format!("it ended with exit code {code} before it was healthy"))),
+            probed = session.probe(&probe) => verdict(probed?),
+        }
+    }
+
+    /// Asks the service as its clients do: through its gateway, at each published port, and at the
+    /// address that the health check names.
+    pub(super) async fn service(&self, session: &mut Session<'_>) -> Result<String, StepFault> {
+        let own = format!("127.0.0.1:{}", self.action.port);
+        let mut said = verdict(session.probe(&self.probe(own)).await?)?;
+        for published in self.published {
+            said = self.port(published).await?;
+        }
+        if self.action.health.url.contains("://") {
+            said = address(&self.action.health, &target_address(self.target)).await?;
+        }
+        Ok(said)
+    }
+
+    fn probe(&self, at: String) -> Probe {
+        Probe::of(&self.action.health, at, format!("{}:{}", self.action.service, self.action.port))
+    }
+
+    /// From here when that is possible; otherwise the target asks itself.
+    async fn port(&self, published: &Published) -> Result<String, StepFault> {
+        let at = match &self.target.reach {
+            Reach::Local => Some(published.on_the_target()),
+            Reach::Ssh(ssh) => published.from_elsewhere(&ssh.address),
+        };
+        if let Some(at) = at
+            && let Ok(Ok(_)) = tokio::time::timeout(CONNECT, TcpStream::connect(&at)).await
+        {
+            return verdict(probe(&Probe::of(&self.action.health, at.clone(), at)).await);
+        }
+        let at = published.on_the_target();
+        self.from_the_target(&Probe::of(&self.action.health, at.clone(), at)).await
+    }
+
+    /// A container that asks once, as a program of the target itself.
+    async fn from_the_target(&self, probe: &Probe) -> Result<String, StepFault> {
+        let docker = self.engine.docker().await?;
+        let gateway = docker.inspect_container(&gateway_name(&self.action.service), None).await;
+        let gateway = self.engine.checked("inspect the gateway", gateway).await?;
+        let asked = serde_json::to_string(probe).map_err(|error| StepFault::lasting(error.to_string()))?;
+        let body = ContainerCreateBody {
+            image: gateway.image,
+            cmd: Some(vec!["probe".to_owned(), asked]),
+            host_config: Some(HostConfig {
+                network_mode: Some("host".to_owned()),
+                readonly_rootfs: Some(true),
+                cap_drop: Some(vec!["ALL".to_owned()]),
+                security_opt: Some(vec!["no-new-privileges".to_owned()]),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let name = format!("mergeyard-probe-{}", uuid::Uuid::new_v4().simple());
+        let id = application::start(self.engine, &name, body).await?;
+        let longest = probe.longest() + Duration::from_secs(30);
+        let told = tokio::time::timeout(longest, told(self.engine, &id)).await;
+        self.engine.forget_container(&id).await?;
+        let told =
+            told.map_err(|_| StepFault::transient("the target does not come to an end asking itself"))??;
+        let probed = serde_json::from_str(&told);
+        verdict(probed.map_err(|_| StepFault::transient(format!("the target cannot ask itself: {told}")))?)
+    }
+}
+
+/// What others call the machine.
+pub(super) fn target_address(target: &Target) -> String {
+    match &target.reach {
+        Reach::Local => "127.0.0.1".to_owned(),
+        Reach::Ssh(ssh) => ssh.address.clone(),
+    }
+}
+
+fn verdict(probed: Probed) -> Result<String, StepFault> {
+    match probed {
+        Probed { healthy: true, said, .. } => Ok(said),
+        Probed { said, .. } => Err(StepFault::Failure(said)),
+    }
+}
+
+async fn told(engine: &Engine, id: &str) -> Result<String, StepFault> {
+    let docker = engine.docker().await?;
+    let options = WaitContainerOptionsBuilder::new().condition("not-running").build();
+    // How it ended is told by what it said.
+    let _ = std::pin::pin!(docker.wait_container(id, Some(options))).next().await;
+    let options = LogsOptionsBuilder::new().stdout(true).stderr(true).build();
+    let mut frames = std::pin::pin!(docker.logs(id, Some(options)));
+    let mut said = Vec::new();
+    while let Some(frame) = frames.next().await {
+        let frame: LogOutput = engine.checked("read a probe", frame).await?;
+        said.extend_from_slice(&frame.into_bytes());
+    }
+    Ok(String::from_utf8_lossy(&said).trim().to_owned())
+}
+
+/// A whole address is asked from here, as a client anywhere would.
+async fn address(health: &Health, target: &str) -> Result<String, StepFault> {
+    let url = health.url.replace("{address}", target);
+    let refused = |error: reqwest::Error| StepFault::Failure(format!("{url} cannot be asked: {error}"));
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(Duration::from_millis(health.timeout_ms))
+        .no_proxy()
+        .build()
+        .map_err(refused)?;
+    let mut left = health.retries;
+    loop {
+        let why = match ask(&client, &url, health).await {
+            Ok(said) => return Ok(said),
+            Err(why) => why,
+        };
+        if left == 0 {
+            return Err(StepFault::Failure(format!("{url}: {why}")));
+        }
+        left -= 1;
+        tokio::time::sleep(Duration::from_millis(health.interval_ms)).await;
+    }
+}
+
+async fn ask(client: &reqwest::Client, url: &str, health: &Health) -> Result<String, String> {
+    let mut response = client.get(url).send().await.map_err(|error| format!("no answer: {error}"))?;
+    let status = response.status().as_u16();
+    let mut body = Vec::new();
+    while let Some(chunk) =
+        response.chunk().await.map_err(|error| format!("its answer broke off: {error}"))?
+    {
+        body.extend_from_slice(&chunk);
+        if body.len() > LONGEST_BODY {
+            return Err(format!("its answer is longer than {LONGEST_BODY} bytes"));
+        }
+    }
+    if status != health.status {
+        return Err(format!("it answers {status} in the place of {}", health.status));
+    }
+    match &health.body {
+        Some(wanted) if !String::from_utf8_lossy(&body).contains(wanted.as_str()) => {
+            Err(format!("its answer does not have `{wanted}` in it"))
+        }
+        _ => Ok(format!("{status} from {url}")),
+    }
+}
