@@ -21,6 +21,7 @@ use crate::{
     ledger::{Ledger, NoLedger},
     log::{LogSink, Masker},
     look::{OutOfReach, Seen, Sought},
+    mirror,
     pull::Pull,
     registry_client::RegistryClient,
     rollout,
@@ -230,8 +231,9 @@ impl Executor {
                     Action::Image(action) => image::image(docker, job, action, cx).await,
                     Action::Clone(action) => container::clone(docker, &job, &action, &cx).await,
                     Action::Container(action) => container::container(docker, &job, &action, &cx).await,
+                    Action::YumMirror(action) => mirror::yum_mirror(docker, &job, &action, &cx).await,
                     Action::Rollout(action) => rollout::rollout(docker, &job, &action, &cx).await,
-                    Action::YumMirror(_) | Action::Ansible(_) => Err(unknown(&job.action)),
+                    Action::Ansible(_) => Err(unknown(&job.action)),
                 };
                 done.unwrap_or_else(StepOutcome::from)
             }

@@ -19,6 +19,7 @@ mod keyed_lock;
 pub mod ledger;
 pub mod log;
 pub mod look;
+pub mod mirror;
 mod pull;
 pub mod registry_client;
 pub mod rollout;

@@ -16,6 +16,7 @@ mod registry_upkeep;
 mod robots;
 mod run_command;
 mod sigkill;
+mod ssh;
 mod tocos;
 
 use std::{

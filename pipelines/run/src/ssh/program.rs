@@ -1,9 +1,15 @@
 //! One program on the target, from its start to its exit code.
 
-use std::{process::Stdio, time::Duration};
+use std::{
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    process::{Child, Command},
+};
 
 use super::{Session, SshError, local, quote};
 use crate::log::{LogSink, LogWriter, Stream};
@@ -107,12 +113,11 @@ impl Ended {
 }
 
 impl Session {
-    /// Runs a program to its end. When this is dropped, the program's pipes close.
+    /// Runs a program to its end. When this is dropped, the program's pipes close, and it ends when its
+    /// time is up at the latest.
     pub async fn run(&self, program: &Program, hear: Hear<'_>) -> Result<Ended, SshError> {
         let Program { name, args, stdin, limit, keep } = program;
-        let line = quote::line(name, args)?;
-        let mut command = local::command("ssh");
-        command.args(self.client()).args(["--", self.to().address(), &line]).kill_on_drop(true);
+        let mut command = self.ssh(name, args, Some(*limit))?;
         if stdin.is_some() {
             command.stdin(Stdio::piped());
         }
@@ -142,17 +147,7 @@ impl Session {
             after: *limit,
         })??;
         let stderr = String::from_utf8_lossy(&err.bytes).into_owned();
-        let code = match status.code() {
-            // ssh ends with 255 when it could not do its part, and so may the program.
-            Some(255) if !self.is_alive().await => return Err(self.lost().await),
-            Some(255) if stderr.contains("mux_client_request_session:") => {
-                let said =
-                    "it refuses another session on this connection, see MaxSessions in its sshd_config";
-                return Err(SshError::Lost { address: self.to().to_string(), said: said.to_owned() });
-            }
-            Some(code) => code,
-            None => return Err(self.lost().await),
-        };
+        let code = self.exit_code(status, &stderr).await?;
         Ok(Ended {
             code,
             stdout: out.bytes.freeze(),
@@ -161,6 +156,38 @@ impl Session {
             address: self.to().to_string(),
             program: quote::shown(name),
         })
+    }
+
+    /// Starts a program that is talked with while it runs. It has to end by itself when its pipes close,
+    /// which they do with the child: it has no other limit there.
+    pub(crate) fn start(&self, program: &Program) -> Result<Child, SshError> {
+        let Program { name, args, .. } = program;
+        self.ssh(name, args, None)?
+            .stdin(Stdio::piped())
+            .spawn()
+            .map_err(|error| SshError::lacking("ssh", &error))
+    }
+
+    fn ssh(&self, name: &str, args: &[String], limit: Option<Duration>) -> Result<Command, SshError> {
+        let line = quote::line(name, args, limit)?;
+        let mut command = local::command("ssh");
+        command.args(self.client()).args(["--", self.to().address(), &line]).kill_on_drop(true);
+        Ok(command)
+    }
+
+    /// How the program of an `ssh` ended, unless it was the connection that did.
+    pub(crate) async fn exit_code(&self, status: ExitStatus, stderr: &str) -> Result<i32, SshError> {
+        match status.code() {
+            // ssh ends with 255 when it could not do its part, and so may the program.
+            Some(255) if !self.is_alive().await => Err(self.lost().await),
+            Some(255) if stderr.contains("mux_client_request_session:") => {
+                let said =
+                    "it refuses another session on this connection, see MaxSessions in its sshd_config";
+                Err(SshError::Lost { address: self.to().to_string(), said: said.to_owned() })
+            }
+            Some(code) => Ok(code),
+            None => Err(self.lost().await),
+        }
     }
 }
 
