@@ -77,8 +77,8 @@ impl Served {
         let listed = listed.map_err(|why| format!("{} is broken: {why}", self.shown(&part.href)))?;
         is_complete(ready, &listed)?;
         let new: Vec<_> = ready.packages.iter().filter(|package| package.new).collect();
-        let asked = futures_util::stream::iter(new.iter().map(|package| self.is_there(package)));
-        asked.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        let asked: Vec<_> = new.iter().map(|package| self.is_there(package)).collect();
+        futures_util::stream::iter(asked).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         Ok(format!(
             "{} serves {wanted}, which lists {}; {} of them are new, and there",
             self.url,
