@@ -126,6 +126,7 @@ impl Server {
             logs: yard.logs.clone(),
             clock: yard.clock.clone(),
             changes: yard.changes.clone(),
+            rules: yard.rules.clone(),
             about: Arc::new(About {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 registry_host: place.access.host.to_string(),
@@ -277,7 +278,7 @@ fn yard(
         store,
         logs: Logs::new(data.logs()),
         clock,
-        rules: RwLock::new(Arc::new(config.rules.clone())),
+        rules: Arc::new(RwLock::new(Arc::new(config.rules.clone()))),
         keys: KeySource::new(config.master_key.clone(), data),
         executor,
         github,

@@ -12,7 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
 use crate::{
-    ends, inbox, leases, missed, outbox, retention, schedules, services, steps, store::StoreError, yard::Yard,
+    drift, ends, inbox, leases, missed, outbox, retention, schedules, services, steps, store::StoreError, yard::Yard,
 };
 
 /// Repositories whose deliveries are decided at the same time: a slow fetch of one must
@@ -31,6 +31,7 @@ pub fn start(yard: &Arc<Yard>, shutdown: &CancellationToken) -> TaskTracker {
         (Worker::Missed, 1),
         (Worker::Retention, 1),
         (Worker::Schedules, 1),
+        (Worker::Drift, 1),
     ];
     let tracker = TaskTracker::new();
     for (worker, count) in crew {
@@ -53,6 +54,7 @@ pub enum Worker {
     Missed,
     Retention,
     Schedules,
+    Drift,
 }
 
 impl Worker {
@@ -64,7 +66,7 @@ impl Worker {
                 Worker::Steps | Worker::Services => &yard.wake.steps,
                 Worker::Outbox => &yard.wake.outbox,
                 Worker::Ends => &yard.wake.ends,
-                Worker::Leases | Worker::Missed | Worker::Retention | Worker::Schedules => &never,
+                Worker::Leases | Worker::Missed | Worker::Retention | Worker::Schedules | Worker::Drift => &never,
             };
             // Interest is registered before looking, so nothing falls between.
             let woken = bell.notified();
@@ -111,6 +113,7 @@ impl Worker {
             Worker::Missed => missed::turn(yard).await,
             Worker::Retention => retention::turn(yard).await,
             Worker::Schedules => schedules::turn(yard).await,
+            Worker::Drift => drift::turn(yard).await,
         }
     }
 
@@ -122,6 +125,7 @@ impl Worker {
             Worker::Missed => yard.settings.reconcile_every,
             Worker::Retention => Duration::from_secs(3600),
             Worker::Schedules => schedules::LOOK_EVERY,
+            Worker::Drift => drift::LOOK_EVERY,
         }
     }
 }

@@ -23,11 +23,14 @@ use crate::{
     store::{Lease, Store},
 };
 
+/// What `SIGHUP` exchanges.
+pub type RulesInForce = Arc<RwLock<Arc<Rules>>>;
+
 pub struct Yard {
     pub store: Store,
     pub logs: Logs,
     pub clock: Clock,
-    pub rules: RwLock<Arc<Rules>>,
+    pub rules: RulesInForce,
     /// The key of secrets.
     pub keys: KeySource,
     pub executor: Executor,

@@ -6,11 +6,14 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use futures_util::future::BoxFuture;
 use mergeyard_plan::action::{Action, ImageAction};
 use mergeyard_run::{
     executor::{Play, StepContext, StepJob, StepOutcome},
     ledger::{Intent, Verdict},
+    look::{OutOfReach, Seen, Sought},
     registry_client::{RegistryAccess, RegistryClient},
+    target::Target,
 };
 use mergeyard_server::store::Fuse;
 use mergeyard_types::{Digest, ImageName, ImageRef, StepId};
@@ -50,6 +53,8 @@ pub struct Script {
     given: Mutex<BTreeMap<String, StepJob>>,
     /// What each service of each target runs.
     live: Mutex<BTreeMap<String, Digest>>,
+    /// Why nobody reaches a target.
+    cut_off: Mutex<BTreeMap<String, String>>,
     /// Rings when a step has begun to hang.
     pub hanging: Notify,
     /// Makes what is to collapse do so.
@@ -76,6 +81,32 @@ impl Script {
     /// What the targets run, by `target/service`.
     pub fn live(&self) -> BTreeMap<String, Digest> {
         self.live.lock().unwrap().clone()
+    }
+
+    /// Somebody changes what a target runs behind the server's back; `None`: takes it away.
+    pub fn meddle(&self, place: &str, digest: Option<Digest>) {
+        let mut live = self.live.lock().unwrap();
+        match digest {
+            Some(digest) => live.insert(place.to_owned(), digest),
+            None => live.remove(place),
+        };
+    }
+
+    /// Nobody reaches the target any more, or somebody does again.
+    pub fn cut_off(&self, target: &str, why: Option<&str>) {
+        let mut cut_off = self.cut_off.lock().unwrap();
+        match why {
+            Some(why) => cut_off.insert(target.to_owned(), why.to_owned()),
+            None => cut_off.remove(target),
+        };
+    }
+
+    fn seen(&self, target: &Target, sought: &Sought) -> Result<Seen, OutOfReach> {
+        if let Some(why) = self.cut_off.lock().unwrap().get(target.name.as_str()) {
+            return Err(OutOfReach(why.clone()));
+        }
+        let live = self.live.lock().unwrap().get(&format!("{}/{}", target.name, sought.service)).copied();
+        Ok(live.map_or(Seen::Nothing, Seen::Digest))
     }
 
     /// What was really done, in order.
@@ -109,6 +140,15 @@ impl Play for Stage {
         let stage =
             Stage { script: self.script.clone(), registry: self.registry.clone(), fuse: self.fuse.clone() };
         Box::pin(async move { stage.perform(job, cx).await })
+    }
+
+    fn look(
+        &self,
+        target: &Target,
+        sought: &[Sought],
+    ) -> BoxFuture<'static, Vec<Result<Seen, OutOfReach>>> {
+        let seen = sought.iter().map(|one| self.script.seen(target, one)).collect();
+        Box::pin(std::future::ready(seen))
     }
 }
 

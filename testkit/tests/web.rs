@@ -62,6 +62,7 @@ impl Site {
             logs: Logs::new(data.path().join("logs")),
             clock: Clock::manual(NOW),
             changes: Changes::default(),
+            rules: Default::default(),
             about: Arc::new(about),
             registry,
             closing: CancellationToken::new(),

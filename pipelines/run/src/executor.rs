@@ -20,6 +20,7 @@ use crate::{
     keyed_lock::KeyedLock,
     ledger::{Ledger, NoLedger},
     log::{LogSink, Masker},
+    look::{OutOfReach, Seen, Sought},
     mirror,
     pull::Pull,
     registry_client::RegistryClient,
@@ -176,6 +177,11 @@ pub struct Scripted {
 
 pub trait Play: Send + Sync {
     fn play(&self, job: StepJob, cx: StepContext) -> BoxFuture<'static, StepOutcome>;
+
+    /// What is seen of a target, see [`Executor::look`]. Who plays no targets sees nothing.
+    fn look(&self, _: &Target, sought: &[Sought]) -> BoxFuture<'static, Vec<Result<Seen, OutOfReach>>> {
+        Box::pin(std::future::ready(vec![Ok(Seen::Untold); sought.len()]))
+    }
 }
 
 impl Executor {

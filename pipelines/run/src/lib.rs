@@ -20,6 +20,7 @@ mod image;
 mod keyed_lock;
 pub mod ledger;
 pub mod log;
+pub mod look;
 pub mod mirror;
 mod pull;
 pub mod registry_client;

@@ -7,12 +7,14 @@
 mod access;
 mod approvals;
 mod deliveries;
+mod deployments;
 mod documents;
 mod manual;
 pub(crate) mod problem;
 mod request;
 mod rollback;
 mod runs;
+mod targets;
 mod tokens;
 
 use std::{future::ready, sync::Arc};
@@ -36,7 +38,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use access::guard;
 pub use access::{Access, new_token, token_hash};
+pub(crate) use deployments::Deployment;
 pub(crate) use manual::wish;
+pub(crate) use targets::Targets;
 
 use crate::{web, yard::Yard};
 use problem::{Problem, ProblemDocument};
@@ -77,6 +81,10 @@ pub(crate) fn router(yard: Arc<Yard>) -> Router {
         .routes(routes!(rollback::rollback))
         .routes(routes!(deliveries::deliveries))
         .routes(routes!(deliveries::delivery))
+        .routes(routes!(targets::targets))
+        .routes(routes!(targets::target))
+        .routes(routes!(deployments::deployments))
+        .routes(routes!(deployments::deployment))
         .routes(routes!(tokens::tokens))
         .split_for_parts();
     document.merge(web::streams());

@@ -4,6 +4,7 @@ mod approve;
 mod cancel;
 mod deliveries;
 mod demo;
+mod deployments;
 mod gateway;
 mod home;
 mod hook;
@@ -58,6 +59,8 @@ enum Command {
     /// What was received, what became of it, and once more
     #[command(subcommand)]
     Deliveries(deliveries::Command),
+    /// The newest deployments and what became of each
+    Deployments(deployments::Args),
     /// The machines that runs deliver to
     #[command(subcommand)]
     Target(target::Command),
@@ -110,6 +113,8 @@ impl Command {
                 | Command::Token(_)
                 | Command::Secret(_)
                 | Command::Deliveries(List { .. } | Show { .. })
+                | Command::Deployments(_)
+                | Command::Target(target::Command::List { .. })
         )
     }
 }
@@ -194,6 +199,7 @@ async fn run(args: Args) -> Result<(), Failed> {
         Command::Demo(demo) => demo::demo(demo).await,
         Command::Hook(command) => hook::hook(config()?, command).await,
         Command::Deliveries(command) => deliveries::deliveries(config()?, command).await,
+        Command::Deployments(args) => deployments::deployments(config()?, args).await,
         Command::Target(command) => target::target(config()?, command).await,
         Command::Cancel { run, why } => cancel::cancel(config()?, run, &why).await,
         Command::Approve(args) => approve::approve(config()?, args).await,

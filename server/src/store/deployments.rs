@@ -370,6 +370,14 @@ impl DeploymentRow {
 }
 
 impl DeploymentState {
+    pub const ALL: [DeploymentState; 5] = [
+        DeploymentState::InProgress,
+        DeploymentState::Success,
+        DeploymentState::Failure,
+        DeploymentState::RolledBack,
+        DeploymentState::Error,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             DeploymentState::InProgress => "in_progress",
@@ -396,9 +404,7 @@ impl FromStr for DeploymentState {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        use DeploymentState::{Error, Failure, InProgress, RolledBack, Success};
-        let all = [InProgress, Success, Failure, RolledBack, Error];
-        all.into_iter().find(|state| state.as_str() == text).ok_or(())
+        DeploymentState::ALL.into_iter().find(|state| state.as_str() == text).ok_or(())
     }
 }
 

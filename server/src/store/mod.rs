@@ -8,7 +8,9 @@
 mod approvals;
 mod claims;
 mod deliveries;
+mod deployed;
 mod deployments;
+mod drift;
 mod effects;
 mod fuse;
 mod leases;
@@ -32,7 +34,9 @@ use sqlx::{
 pub use approvals::ApprovalRow;
 pub use claims::Frozen;
 pub use deliveries::{Claimed, Delivery, DeliveryRow, DeliveryState, Receipt, Received, Source, Verdict};
+pub use deployed::{Deployed, WaitingRow};
 pub use deployments::{DeploymentRow, DeploymentState};
+pub use drift::{DriftRow, Look, Seen, Sight};
 pub use effects::{EffectRow, Pending};
 pub use fuse::Fuse;
 pub use leases::{Job, Lease, Place, Pulse, ReportError};
@@ -48,8 +52,12 @@ pub use tokens::{Role, TokenHash, TokenRow};
 use deliveries::Receiver;
 
 /// What brings a database from each version to the next.
-const SCHEMAS: [&str; 3] =
-    [include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
+const SCHEMAS: [&str; 4] = [
+    include_str!("schema/1.sql"),
+    include_str!("schema/2.sql"),
+    include_str!("schema/3.sql"),
+    include_str!("schema/4.sql"),
+];
 
 const SCHEMA: i64 = SCHEMAS.len() as i64;
 

@@ -5,7 +5,10 @@ use std::fmt;
 use askama::filters::Safe;
 use mergeyard_types::State;
 
-use crate::store::DeliveryState;
+use crate::{
+    store::{DeliveryState, DeploymentState},
+    targets::Condition,
+};
 
 /// Markup: every part is a constant of this file, so [`Badge::of`] lets it pass the escaper.
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +95,41 @@ impl From<DeliveryState> for Badge {
         Badge { word: state.as_str(), ..Badge::from(like) }
     }
 }
+
+impl From<DeploymentState> for Badge {
+    fn from(state: DeploymentState) -> Self {
+        match state {
+            DeploymentState::InProgress => Badge { word: "deploying", ..Badge::from(State::Running) },
+            DeploymentState::Success => Badge::from(State::Success),
+            DeploymentState::Failure => Badge::from(State::Failure),
+            DeploymentState::RolledBack => Badge { word: "rolled back", tone: "broken", shape: BACK },
+            DeploymentState::Error => Badge::from(State::Error),
+        }
+    }
+}
+
+impl From<Condition> for Badge {
+    fn from(condition: Condition) -> Self {
+        match condition {
+            Condition::Live | Condition::Unlooked => Badge { word: "live", ..Badge::from(State::Success) },
+            Condition::Deploying => Badge { word: "deploying", ..Badge::from(State::Running) },
+            Condition::Nothing => Badge { word: "not live", ..Badge::from(State::Skipped) },
+            Condition::Unreachable => Badge { word: "unreachable", tone: "waiting", shape: SILENT },
+            Condition::Drifted => Badge { word: "drifted", tone: "bad", shape: UNLIKE },
+            Condition::Unknown => Badge { word: "unknown", ..Badge::from(State::Error) },
+        }
+    }
+}
+
+/// An arrow that turns back.
+const BACK: &str = r#"<path class="line" d="M3.2 5.2A5.8 5.8 0 1 1 2.2 8M3 1.6v3.8h3.8"/>"#;
+
+/// Nobody answers.
+const SILENT: &str =
+    r#"<circle cx="8" cy="8" r="6.2" class="line" stroke-dasharray="2.4 2.3"/><path class="line" d="M8 4.8v4m0 2.3v.1"/>"#;
+
+/// Not equal.
+const UNLIKE: &str = r#"<rect x="1" y="1" width="14" height="14" rx="3.5" class="body"/><path class="cut" d="M4.6 6.2h6.8m-6.8 3.6h6.8m-1.6-6-3.6 8.4"/>"#;
 
 impl fmt::Display for Badge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -31,13 +31,14 @@ use super::{
     Answer, ApiAnswer, Pages, Query, Site, asked,
     audience::Audience,
     inert::{self, Span},
+    live_targets::DeploymentNow,
     log::{self, StepLog},
     named,
 };
 use crate::{
     api::problem::ProblemDocument,
     logs::{Needle, Piece},
-    store::{RunPage, StepRow, WorkflowRow},
+    store::{Deployed, RunPage, StepRow, WorkflowRow},
 };
 
 /// A step begins before its log does, and nobody says when it does.
@@ -51,7 +52,7 @@ const PACE: Duration = Duration::from_millis(30);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// How long a browser waits before it asks again.
-const RETRY: Duration = Duration::from_secs(2);
+pub(super) const RETRY: Duration = Duration::from_secs(2);
 
 /// The states of a run whenever they change, until they are final
 ///
@@ -143,11 +144,14 @@ pub(super) async fn step_log(
     ))
 }
 
-fn permit(site: &Site) -> Result<OwnedSemaphorePermit, Answer> {
+pub(super) fn permit(site: &Site) -> Result<OwnedSemaphorePermit, Answer> {
     Arc::clone(&site.streams).try_acquire_owned().map_err(|_| Answer::Busy)
 }
 
-fn events(closing: CancellationToken, stream: impl Stream<Item = Event> + Send + 'static) -> Response {
+pub(super) fn events(
+    closing: CancellationToken,
+    stream: impl Stream<Item = Event> + Send + 'static,
+) -> Response {
     use futures_util::StreamExt;
     let stream = stream.take_until(closing.cancelled_owned()).map(Ok::<_, Infallible>);
     let mut response = Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
@@ -215,14 +219,16 @@ impl RunWatch {
     async fn next(&mut self) -> Option<Event> {
         while self.ended == End::NotYet {
             self.changes.borrow_and_update();
-            let page = match self.pages.store.run_page(self.run).await {
-                Ok(page) => page?,
-                Err(error) => return lost(&error),
-            };
+            let store = &self.pages.store;
+            let (page, deployed) =
+                match tokio::try_join!(store.run_page(self.run), store.deployed_by(self.run)) {
+                    Ok((page, deployed)) => (page?, deployed),
+                    Err(error) => return lost(&error),
+                };
             if page.run.state.is_final() {
                 self.ended = End::Due;
             }
-            let document = serde_json::to_string(&Document::of(&page)).unwrap_or_default();
+            let document = serde_json::to_string(&Document::of(&page, &deployed)).unwrap_or_default();
             if document != self.told {
                 self.told.clone_from(&document);
                 return Some(Event::default().event("run").retry(RETRY).data(document));
@@ -283,7 +289,7 @@ impl LogWatch {
 }
 
 /// The connection ends, and whoever was on it asks again from where it was.
-fn lost(error: &(dyn std::error::Error + 'static)) -> Option<Event> {
+pub(super) fn lost(error: &(dyn std::error::Error + 'static)) -> Option<Event> {
     warn!(error, "a live page could not go on reading");
     None
 }
@@ -333,6 +339,7 @@ struct Document {
     run: RunDocument,
     workflows: Vec<WorkflowDocument>,
     images: Vec<ImageDocument>,
+    deployments: Vec<DeploymentNow>,
 }
 
 #[derive(Serialize)]
@@ -372,7 +379,7 @@ struct ImageDocument {
 }
 
 impl Document {
-    fn of(page: &RunPage) -> Self {
+    fn of(page: &RunPage, deployed: &[Deployed]) -> Self {
         let RunPage { run, workflows, images } = page;
         let image = |image: &crate::store::ImageRow| ImageDocument {
             reference: image.image.to_string(),
@@ -388,6 +395,7 @@ impl Document {
             },
             workflows: workflows.iter().map(workflow).collect(),
             images: images.iter().map(image).collect(),
+            deployments: deployed.iter().map(DeploymentNow::of).collect(),
         }
     }
 }

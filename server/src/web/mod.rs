@@ -8,15 +8,19 @@ mod assets;
 mod audience;
 mod badge;
 mod deliveries;
+mod deployed;
 mod graph;
 mod images;
 pub(crate) mod inert;
 mod live;
+mod live_targets;
 mod log;
 mod overview;
 mod run;
 mod runs;
+mod source;
 mod step;
+mod targets;
 mod waits;
 mod when;
 
@@ -43,8 +47,10 @@ use crate::{
     api::problem::Problem,
     changes::Changes,
     clock::Clock,
+    config::Rules,
     logs::Logs,
     store::{Store, StoreError},
+    yard::RulesInForce,
 };
 use audience::Audiences;
 use when::{Took, When};
@@ -55,11 +61,19 @@ pub struct Pages {
     pub logs: Logs,
     pub clock: Clock,
     pub changes: Changes,
+    /// Targets are what the configuration of now says they are.
+    pub rules: RulesInForce,
     pub about: Arc<About>,
     /// The registry inside this program, where there is one.
     pub registry: Option<Registry>,
     /// Ends the streams, which would keep the listener from closing.
     pub closing: CancellationToken,
+}
+
+impl Pages {
+    fn rules(&self) -> Arc<Rules> {
+        self.rules.read().expect("no holder of this lock panics").clone()
+    }
 }
 
 /// What the pages say about the server itself.
@@ -97,6 +111,9 @@ pub fn router(pages: Pages) -> Router {
         .route("/deliveries", get(deliveries::deliveries))
         .route("/deliveries/{guid}", get(deliveries::delivery))
         .route("/images", get(images::images))
+        .route("/targets", get(targets::targets))
+        .route("/targets/{name}", get(targets::target))
+        .route("/api/v1/deployments/events", get(live_targets::deployment_events))
         .route("/api/v1/runs/{id}/events", get(live::run_events))
         .route("/api/v1/steps/{id}/log", get(live::step_log))
         .route("/api/v1/steps/{id}/lines", get(step::lines))
@@ -115,10 +132,10 @@ pub fn router(pages: Pages) -> Router {
         })
 }
 
-/// What the API's document says of the two streams.
+/// What the API's document says of the streams.
 pub(crate) fn streams() -> utoipa::openapi::OpenApi {
     #[derive(utoipa::OpenApi)]
-    #[openapi(paths(live::run_events, live::step_log))]
+    #[openapi(paths(live::run_events, live::step_log, live_targets::deployment_events))]
     struct Streams;
     <Streams as utoipa::OpenApi>::openapi()
 }

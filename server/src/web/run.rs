@@ -16,6 +16,7 @@ use mergeyard_types::{RunId, State as Word, Timestamp};
 use super::{
     Answer, Page, Pages, Query, Shell, asked,
     badge::Badge,
+    deployed,
     graph::{self, Node},
     log::{Shown, StepLog},
     named, page,
@@ -54,6 +55,7 @@ struct Run {
     graph: Option<Safe<String>>,
     workflows: Vec<Workflow>,
     images: Vec<ImageRow>,
+    deployed: Vec<deployed::Shown>,
     effects: Vec<Told>,
 }
 
@@ -173,8 +175,13 @@ pub(super) fn base(row: &StepRow) -> Timestamp {
 pub(super) async fn run(State(pages): State<Pages>, Path(id): Path<String>, look: Query<Look>) -> Page {
     let look = asked(look)?;
     let id: RunId = named(&id)?;
-    let (found, effects, asked) =
-        tokio::try_join!(pages.store.run_page(id), pages.store.effects_of(id), pages.store.questions(id))?;
+    let store = &pages.store;
+    let (found, effects, asked, deployed) = tokio::try_join!(
+        store.run_page(id),
+        store.effects_of(id),
+        store.questions(id),
+        store.deployed_by(id)
+    )?;
     let RunPage { run, workflows, images } = found.ok_or(Answer::NotFound)?;
     let count: usize = workflows.iter().map(|workflow| workflow.steps.len()).sum();
     let graph = picture_of(&workflows);
@@ -213,7 +220,9 @@ pub(super) async fn run(State(pages): State<Pages>, Path(id): Path<String>, look
     let findings =
         workflows.iter().flat_map(|row| row.rules.findings.iter().map(|q| found_in(&listed, row, q)));
     let findings = findings.collect();
-    page(&Run { shell, listed, waits, answered, kept, findings, graph, workflows: shown, images, effects })
+    let deployed = deployed.into_iter().map(deployed::Shown::from).collect();
+    let workflows = shown;
+    page(&Run { shell, listed, waits, answered, kept, findings, graph, workflows, images, deployed, effects })
 }
 
 fn kept(run: &RunRow, workflows: &[WorkflowRow]) -> Option<(usize, usize)> {

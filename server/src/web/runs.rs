@@ -3,9 +3,8 @@
 use askama::{Template, filters::Safe};
 use axum::extract::{Path, State};
 use mergeyard_types::{RepoName, RunId};
-use url::Url;
 
-use super::{Answer, Filter, Page, Pages, Query, Rows, Shell, asked, badge::Badge, named, page};
+use super::{Answer, Filter, Page, Pages, Query, Rows, Shell, asked, badge::Badge, named, page, source::Source};
 use crate::store::{Due, RunRow};
 
 const PAGE: u32 = 50;
@@ -14,12 +13,12 @@ const PAGE: u32 = 50;
 pub(super) struct Listed {
     pub(super) run: RunRow,
     pub(super) badge: Safe<Badge>,
-    source: Option<Url>,
+    source: Source,
 }
 
 impl From<RunRow> for Listed {
     fn from(run: RunRow) -> Self {
-        let source = run.source_url.as_deref().and_then(web_address);
+        let source = Source::of(run.source_url.as_deref());
         Self { badge: Badge::of(run.state), source, run }
     }
 }
@@ -30,36 +29,17 @@ impl Listed {
     }
 
     pub(super) fn commit_url(&self) -> Option<String> {
-        self.source.as_ref().map(|source| format!("{source}/commit/{}", self.run.commit))
+        self.source.commit(self.run.commit)
     }
 
     /// A file of the run's commit.
     pub(super) fn file_url(&self, file: &str) -> Option<String> {
-        let mut url = self.source.clone()?;
-        url.path_segments_mut().ok()?.extend(["blob", &self.run.commit.to_string()]).extend(file.split('/'));
-        Some(url.into())
+        self.source.file(self.run.commit, file)
     }
 
     pub(super) fn pull_url(&self) -> Option<String> {
-        let number = self.run.number?;
-        self.source.as_ref().map(|source| format!("{source}/pull/{number}"))
+        self.source.pull(self.run.number)
     }
-}
-
-/// Only addresses of the web become links, and none takes somebody's password along.
-/// `Display` of the result has no slash at its end.
-fn web_address(text: &str) -> Option<Url> {
-    let mut url = Url::parse(text).ok()?;
-    let web = matches!(url.scheme(), "http" | "https") && url.has_host();
-    let plain = url.username().is_empty() && url.password().is_none();
-    if !web || !plain || url.path().len() < 2 {
-        return None;
-    }
-    url.set_query(None);
-    url.set_fragment(None);
-    let path = url.path().trim_end_matches('/').trim_end_matches(".git").to_owned();
-    url.set_path(&path);
-    Some(url)
 }
 
 #[derive(Template)]
@@ -102,27 +82,4 @@ async fn list(
     let runs = Rows::new(runs.into_iter().map(Listed::from).collect(), PAGE, |listed| listed.run.id.0);
     let shell = Shell::new(pages, "runs");
     page(&Runs { shell, repo, runs, schedules, first: before.is_none(), path })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_addresses_of_the_web_become_links() {
-        let link = |text: &str| web_address(text).map(|url| url.to_string());
-        assert_eq!(link("https://github.com/acme/clock").unwrap(), "https://github.com/acme/clock");
-        assert_eq!(link("http://git.example.org/a/b.git/").unwrap(), "http://git.example.org/a/b");
-        for bad in [
-            "javascript:alert(1)",
-            "data:text/html,x",
-            "file:///etc",
-            "https://u:p@h/a/b",
-            "//h/a",
-            "https://h",
-            "",
-        ] {
-            assert_eq!(link(bad), None, "{bad}");
-        }
-    }
 }

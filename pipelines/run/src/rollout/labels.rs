@@ -7,17 +7,17 @@ use mergeyard_types::{DeploymentId, Digest, StepId, TargetName};
 use sha2::{Digest as _, Sha256};
 
 /// What the target is called.
-pub(super) const TARGET: &str = "mergeyard.target";
+pub(crate) const TARGET: &str = "mergeyard.target";
 /// Which service of it.
-pub(super) const SERVICE: &str = "mergeyard.service";
+pub(crate) const SERVICE: &str = "mergeyard.service";
 /// Whether it is the service's gateway or one of its versions.
-pub(super) const ROLE: &str = "mergeyard.role";
-pub(super) const GATEWAY: &str = "gateway";
-pub(super) const APPLICATION: &str = "application";
+pub(crate) const ROLE: &str = "mergeyard.role";
+pub(crate) const GATEWAY: &str = "gateway";
+pub(crate) const APPLICATION: &str = "application";
 /// Of an application: what it was made from, and by whom. The step is no step of a workflow that
 /// could be swept away with it, so its label is another than theirs.
 pub(super) const IMAGE: &str = "mergeyard.image";
-pub(super) const DIGEST: &str = "mergeyard.digest";
+pub(crate) const DIGEST: &str = "mergeyard.digest";
 pub(super) const DEPLOYMENT: &str = "mergeyard.deployment";
 pub(super) const DEPLOYED_BY: &str = "mergeyard.deployed-by";
 /// All that was asked for, as a hash: another one needs another container.

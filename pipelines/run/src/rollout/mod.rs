@@ -14,7 +14,7 @@ mod digest;
 mod gateway;
 mod gateway_image;
 mod images;
-mod labels;
+pub(crate) mod labels;
 mod look;
 mod prove;
 mod published;

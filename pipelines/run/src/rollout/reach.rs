@@ -21,13 +21,13 @@ const SHORT: Duration = Duration::from_secs(30);
 const KEEP_CERTIFICATE: &str = r#"set -e; mkdir -p "$1"; f=$1/ca.crt; [ ! -e "$f" ] || f=$1/mergeyard-ca.crt; cat >"$f.new"; mv "$f.new" "$f""#;
 
 /// An engine, and the way to it for as long as it is used.
-pub(super) enum Reached<'a> {
+pub(crate) enum Reached<'a> {
     Here(&'a Engine),
     Over { engine: Engine, session: Session },
 }
 
 impl<'a> Reached<'a> {
-    pub(super) async fn open(docker: &'a Docker, target: &Target) -> Result<Self, StepFault> {
+    pub(crate) async fn open(docker: &'a Docker, target: &Target) -> Result<Self, StepFault> {
         match &target.reach {
             Reach::Local => Ok(Reached::Here(&docker.engine)),
             Reach::Ssh(ssh) => {
@@ -45,7 +45,7 @@ impl<'a> Reached<'a> {
         }
     }
 
-    pub(super) fn engine(&self) -> &Engine {
+    pub(crate) fn engine(&self) -> &Engine {
         match self {
             Reached::Here(engine) => engine,
             Reached::Over { engine, .. } => engine,

@@ -1,10 +1,11 @@
 //! `mergeyard target …`.
 
 mod check;
+mod list;
 
 use clap::Subcommand;
 
-use super::Failed;
+use super::{Failed, Format};
 use crate::config::Config;
 
 #[derive(Subcommand)]
@@ -15,10 +16,16 @@ pub(super) enum Command {
     /// disk. A host key that is not pinned yet is shown with the line to add, and never trusted
     /// by itself. Nothing is changed there. Exits with 0 when there is no error.
     Check(check::Check),
+    /// All targets and what is live on each
+    List {
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
 }
 
 pub(super) async fn target(config: Config, command: Command) -> Result<(), Failed> {
     match command {
         Command::Check(asked) => check::check(&config, asked).await,
+        Command::List { format } => list::list(&config, format).await,
     }
 }

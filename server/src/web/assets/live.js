@@ -17,6 +17,7 @@ if (summary) {
   }
   const events = new EventSource(summary.dataset.events);
   events.addEventListener("run", (event) => show(JSON.parse(event.data)));
+  events.addEventListener("deployments", () => refresh());
   events.addEventListener("end", () => events.close());
 }
 
@@ -26,11 +27,17 @@ function show(state) {
   for (const step of state.workflows.flatMap((workflow) => workflow.steps)) {
     if (step.state === "running") document.querySelector(`#s${step.id}:not([data-quiet])`)?.setAttribute("open", "");
   }
+  refresh();
+}
+
+function refresh() {
   rendering = rendering.then(exchange).catch(() => {});
 }
 
 async function exchange() {
-  const answer = await fetch(`${location.pathname}?${page ? "line=1" : "logs=none"}`);
+  const address = new URL(location.pathname + (page ? "" : location.search), location.origin);
+  address.searchParams.set(...(page ? ["line", "1"] : ["logs", "none"]));
+  const answer = await fetch(address);
   if (!answer.ok) return;
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const part of document.querySelectorAll("[data-current]")) {
