@@ -20,6 +20,7 @@ mod robots;
 mod run_command;
 mod sigkill;
 mod ssh;
+mod target_check;
 mod tocos;
 mod vm;
 

@@ -1,7 +1,8 @@
 //! Whether a machine has what deployments to it need.
 //!
 //! A mirror needs all that a mirror needs. Any other target is for rollouts or for playbooks, and
-//! nobody says which: what lacks for one is a warning, and an error when it lacks for both.
+//! nobody says which: what lacks for one is a warning, and an error when it lacks for both. Playbooks
+//! go over SSH, so a local target is for rollouts alone.
 
 use mergeyard_run::{
     engine::EngineVersion,
@@ -63,7 +64,8 @@ fn mirror(mirror: &Mirror, seen: &Seen) -> Vec<Finding> {
 }
 
 fn applications(target: &Target, seen: &Seen, engine: Option<&EngineVersion>) -> Vec<Finding> {
-    let is_useless = engine.is_none() && seen.python.is_none();
+    let is_local = matches!(target.reach, Reach::Local);
+    let is_useless = engine.is_none() && (is_local || seen.python.is_none());
     let lacking = |check, message: String| match is_useless {
         true => Finding::error(check, message),
         false => Finding::warning(check, message),
@@ -72,7 +74,7 @@ fn applications(target: &Target, seen: &Seen, engine: Option<&EngineVersion>) ->
     let (socket, user) = (&target.engine, &seen.user);
     let engine = match (engine, seen.socket) {
         (Some(engine), _) => answers(target, engine),
-        (None, _) if matches!(target.reach, Reach::Local) => {
+        (None, _) if is_local => {
             no_rollout("no Docker engine answers".to_owned()).fix("systemctl start docker")
         }
         (None, Socket::Missing) => no_rollout(format!("there is no socket {socket}"))
@@ -88,15 +90,18 @@ fn applications(target: &Target, seen: &Seen, engine: Option<&EngineVersion>) ->
         None => lacking(PYTHON, "it is missing, so there is no `uses: ansible` here".to_owned())
             .fix("install the package python3 there"),
     };
-    vec![engine, python]
+    if is_local { vec![engine] } else { vec![engine, python] }
 }
 
 fn answers(target: &Target, engine: &EngineVersion) -> Finding {
-    let at = match &target.reach {
-        Reach::Local => "here",
-        Reach::Ssh(_) => &target.engine,
-    };
-    Finding::ok(ENGINE, format!("Docker {} answers at {at}", engine.version))
+    let version = &engine.version;
+    Finding::ok(
+        ENGINE,
+        match &target.reach {
+            Reach::Local => format!("Docker {version} answers"),
+            Reach::Ssh(_) => format!("Docker {version} answers at {}", target.engine),
+        },
+    )
 }
 
 fn room(target: &Target, seen: &Seen) -> Finding {
@@ -114,6 +119,9 @@ fn room(target: &Target, seen: &Seen) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use mergeyard_run::target::Ssh;
+    use mergeyard_types::Secret;
+
     use super::*;
     use crate::doctor::Level;
 
@@ -122,7 +130,14 @@ mod tests {
         let kept =
             Mirror { root: "/srv/mirror".to_owned(), url, ca_pem: None, upstreams: Vec::new(), keep: 3 };
         let (name, engine) = ("vm".parse().unwrap(), "/var/run/docker.sock".to_owned());
-        Target { name, reach: Reach::Local, mirror: mirror.then_some(kept), engine }
+        let ssh = Ssh {
+            address: "192.0.2.10".to_owned(),
+            port: 22,
+            user: "deploy".to_owned(),
+            host_key: None,
+            key: Secret::new(""),
+        };
+        Target { name, reach: Reach::Ssh(ssh), mirror: mirror.then_some(kept), engine }
     }
 
     fn told(findings: &[Finding]) -> Vec<(&str, Level)> {
@@ -131,7 +146,8 @@ mod tests {
 
     #[test]
     fn what_lacks_for_one_kind_of_deployment_warns_and_for_all_is_an_error() {
-        let bare = Seen { user: "deploy".to_owned(), free_bytes: Some(1 << 40), ..Seen::default() };
+        let tools = vec!["timeout".to_owned()];
+        let bare = Seen { user: "deploy".to_owned(), tools, free_bytes: Some(1 << 40), ..Seen::default() };
         let engine =
             EngineVersion { version: "20.10".to_owned(), api: "1.41".to_owned(), has_buildkit: true };
         let python = Seen { python: Some("Python 3.11.2".to_owned()), ..bare.clone() };
@@ -143,6 +159,8 @@ mod tests {
         ] {
             assert_eq!(told(&judge(&target(false), seen, engine)), expected);
         }
+        let local = Target { reach: Reach::Local, ..target(false) };
+        assert_eq!(told(&judge(&local, &python, None)), [(ENGINE, error), ("disk", ok)]);
         let full = Seen { free_bytes: Some(1 << 20), ..bare };
         let found = judge(&target(true), &full, Some(&engine));
         let expected = [
