@@ -6,14 +6,23 @@ mod builds;
 mod registry;
 #[path = "support/rollouts.rs"]
 mod rollouts;
+#[allow(dead_code, reason = "nothing is cut here")]
+#[path = "yum_mirror/sshd.rs"]
+mod sshd;
 mod support;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use builds::collect;
-use mergeyard_run::{executor::StepOutcome, log::LogSink};
+use builds::{Yard, address_on_the_bridge, collect};
+use mergeyard_run::{
+    executor::StepOutcome,
+    log::LogSink,
+    target::{Reach, Target},
+};
+use registry::Registry;
 use rollouts::{Hammer, Stage, docker, free_port, get};
 use serde_json::json;
+use sshd::Sshd;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,6 +207,40 @@ async fn other_ports_and_settings_are_taken_over_or_nothing_changes() {
     assert_eq!((stage.versions().len(), gateways.len()), (1, 1), "{gateways:?}");
     assert!(gateways[0].starts_with(&format!("mergeyard-gateway-{} ", stage.service)), "{gateways:?}");
     assert_eq!(get(port).await.unwrap(), "set");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_over_ssh_learns_the_registrys_authority_and_pulls_by_digest() {
+    let yard = Yard::with(Registry::start_at(&address_on_the_bridge().await).await).await;
+    let stage = Stage::on(yard).await;
+    let digests = [stage.publish("1.0", "").await, stage.publish("2.0", "").await];
+    // From here on this machine is the target, which knows nothing yet.
+    let certificate = Certificate(format!("/etc/docker/certs.d/{}", stage.yard.registry.host()).into());
+    std::fs::remove_dir_all(&certificate.0).unwrap();
+    stage.forget_images();
+    let sshd = Sshd::start("").await;
+    for (digest, page) in digests.iter().zip(["1.0", "2.0"]) {
+        let mut job = stage.job(stage.action(*digest));
+        let target = Target { reach: Reach::Ssh(sshd.target()), ..(**job.target.as_ref().unwrap()).clone() };
+        job.target = Some(Arc::new(target));
+        let (outcome, log) = stage.run(job).await;
+        assert!(matches!(outcome, StepOutcome::Success { .. }), "{outcome:?}\n{log}");
+        assert!(log.contains(&format!("pull {}", stage.yard.registry.host())), "{log}");
+        assert_eq!(log.contains("wrote the registry's authority"), page == "1.0", "once:\n{log}");
+        assert_eq!(stage.page().await, page);
+    }
+    assert_eq!((stage.versions().len(), stage.gateways().len()), (1, 1));
+    let written = std::fs::read(certificate.0.join("ca.crt")).unwrap();
+    assert_eq!(written, stage.yard.registry.ca);
+}
+
+/// What is written on a target stays there otherwise.
+struct Certificate(std::path::PathBuf);
+
+impl Drop for Certificate {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// Looks until it is so.
