@@ -62,7 +62,7 @@ async fn versions_follow_each_other_and_no_request_fails() {
     // A machine that starts again knows what it ran.
     let gateway = format!("mergeyard-gateway-{}", stage.service);
     docker(&["restart", &stage.versions()[0], &gateway]);
-    assert_eq!(stage.page().await, "4.0");
+    until(async || get(stage.port).await.as_deref() == Ok("4.0")).await;
 
     // Going back is a rollout like any other.
     stage.live(stage.action(three)).await;
@@ -101,7 +101,7 @@ async fn a_version_that_does_not_work_never_takes_the_others_place() {
     let (log, lines) = LogSink::channel(job.masker(), 1 << 20);
     let (said, stop) = (collect(lines), cancel.clone());
     let both = async {
-        until(|| stage.versions().len() == 2).await;
+        until(async || stage.versions().len() == 2).await;
         stop.cancel();
     };
     let (outcome, ()) = tokio::join!(stage.yard.executor.run(job, stage.context(log, cancel)), both);
@@ -244,10 +244,10 @@ impl Drop for Certificate {
 }
 
 /// Looks until it is so.
-async fn until(holds: impl Fn() -> bool) {
+async fn until(holds: impl AsyncFn() -> bool) {
     let mut tick = tokio::time::interval(Duration::from_millis(50));
     let seen = async {
-        while !holds() {
+        while !holds().await {
             tick.tick().await;
         }
     };
