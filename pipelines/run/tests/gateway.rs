@@ -164,7 +164,8 @@ async fn a_probe_says_what_is_wrong_and_nonsense_is_refused() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
     let (silent, _serving) = backend("no HTTP\n").await;
     let refused = "nothing listens on its port";
-    for (at, why) in [(gone, refused), (silent, "no HTTP answer"), ("nowhere.invalid:1".into(), "cannot be")] {
+    for (at, why) in [(gone, refused), (silent, "no HTTP answer"), ("nowhere.invalid:1".into(), "cannot be")]
+    {
         let probe = Probe {
             at,
             host: "web".to_owned(),

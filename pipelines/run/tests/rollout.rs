@@ -6,14 +6,23 @@ mod builds;
 mod registry;
 #[path = "support/rollouts.rs"]
 mod rollouts;
+#[allow(dead_code, reason = "nothing is cut here")]
+#[path = "yum_mirror/sshd.rs"]
+mod sshd;
 mod support;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use builds::collect;
-use mergeyard_run::{executor::StepOutcome, log::LogSink};
+use builds::{Yard, address_on_the_bridge, collect};
+use mergeyard_run::{
+    executor::StepOutcome,
+    log::LogSink,
+    target::{Reach, Target},
+};
+use registry::Registry;
 use rollouts::{Hammer, Stage, docker, free_port, get};
 use serde_json::json;
+use sshd::Sshd;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,7 +62,7 @@ async fn versions_follow_each_other_and_no_request_fails() {
     // A machine that starts again knows what it ran.
     let gateway = format!("mergeyard-gateway-{}", stage.service);
     docker(&["restart", &stage.versions()[0], &gateway]);
-    assert_eq!(stage.page().await, "4.0");
+    until(async || get(stage.port).await.as_deref() == Ok("4.0")).await;
 
     // Going back is a rollout like any other.
     stage.live(stage.action(three)).await;
@@ -92,7 +101,7 @@ async fn a_version_that_does_not_work_never_takes_the_others_place() {
     let (log, lines) = LogSink::channel(job.masker(), 1 << 20);
     let (said, stop) = (collect(lines), cancel.clone());
     let both = async {
-        until(|| stage.versions().len() == 2).await;
+        until(async || stage.versions().len() == 2).await;
         stop.cancel();
     };
     let (outcome, ()) = tokio::join!(stage.yard.executor.run(job, stage.context(log, cancel)), both);
@@ -200,11 +209,45 @@ async fn other_ports_and_settings_are_taken_over_or_nothing_changes() {
     assert_eq!(get(port).await.unwrap(), "set");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_over_ssh_learns_the_registrys_authority_and_pulls_by_digest() {
+    let yard = Yard::with(Registry::start_at(&address_on_the_bridge().await).await).await;
+    let stage = Stage::on(yard).await;
+    let digests = [stage.publish("1.0", "").await, stage.publish("2.0", "").await];
+    // From here on this machine is the target, which knows nothing yet.
+    let certificate = Certificate(format!("/etc/docker/certs.d/{}", stage.yard.registry.host()).into());
+    std::fs::remove_dir_all(&certificate.0).unwrap();
+    stage.forget_images();
+    let sshd = Sshd::start("").await;
+    for (digest, page) in digests.iter().zip(["1.0", "2.0"]) {
+        let mut job = stage.job(stage.action(*digest));
+        let target = Target { reach: Reach::Ssh(sshd.target()), ..(**job.target.as_ref().unwrap()).clone() };
+        job.target = Some(Arc::new(target));
+        let (outcome, log) = stage.run(job).await;
+        assert!(matches!(outcome, StepOutcome::Success { .. }), "{outcome:?}\n{log}");
+        assert!(log.contains(&format!("pull {}", stage.yard.registry.host())), "{log}");
+        assert_eq!(log.contains("wrote the registry's authority"), page == "1.0", "once:\n{log}");
+        assert_eq!(stage.page().await, page);
+    }
+    assert_eq!((stage.versions().len(), stage.gateways().len()), (1, 1));
+    let written = std::fs::read(certificate.0.join("ca.crt")).unwrap();
+    assert_eq!(written, stage.yard.registry.ca);
+}
+
+/// What is written on a target stays there otherwise.
+struct Certificate(std::path::PathBuf);
+
+impl Drop for Certificate {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// Looks until it is so.
-async fn until(holds: impl Fn() -> bool) {
+async fn until(holds: impl AsyncFn() -> bool) {
     let mut tick = tokio::time::interval(Duration::from_millis(50));
     let seen = async {
-        while !holds() {
+        while !holds().await {
             tick.tick().await;
         }
     };

@@ -17,6 +17,7 @@ mod reattach;
 mod registry_alone;
 mod registry_upkeep;
 mod robots;
+mod rollout;
 mod run_command;
 mod sigkill;
 mod ssh;

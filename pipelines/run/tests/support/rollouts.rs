@@ -141,7 +141,10 @@ impl Ledger for Book {
 
 impl Stage {
     pub(crate) async fn start() -> Stage {
-        let mut yard = Yard::start().await;
+        Self::on(Yard::start().await).await
+    }
+
+    pub(crate) async fn on(mut yard: Yard) -> Stage {
         yard.executor = Arc::new(executor(&yard).await);
         let id = format!("{}-{}", std::process::id(), fresh().rsplit('-').next().unwrap());
         let service = format!("web-{id}");
@@ -273,6 +276,13 @@ impl Stage {
         said.lines().map(str::to_owned).collect()
     }
 
+    pub(crate) fn forget_images(&self) {
+        let images = format!("reference={}/{}", self.yard.registry.host(), self.service);
+        for image in docker(&["images", "-q", "--filter", &images]).lines() {
+            docker(&["rmi", "-f", image]);
+        }
+    }
+
     /// What the page says now.
     pub(crate) async fn page(&self) -> String {
         get(self.port).await.unwrap()
@@ -303,10 +313,7 @@ impl Drop for Stage {
         for network in [self.network(), format!("{}-two", self.network())] {
             docker(&["network", "rm", &network]);
         }
-        let images = format!("reference={}/{}", self.yard.registry.host(), self.service);
-        for image in docker(&["images", "-q", "--filter", &images]).lines() {
-            docker(&["rmi", "-f", image]);
-        }
+        self.forget_images();
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) async fn run(bench: &Bench, aims: &mut Aims) -> Result<(), Failed> {
         yard.sample.name(),
         yard.sample.hosted().clone_url
     );
-    let mut server = Mergeyard::start(bench, &folder, &rights).await?;
+    let server = Mergeyard::start(bench, &folder, &rights).await?;
     let hand = Hand::new(&folder, &server, &typed.sample).await?;
     println!(
         "\ndeploy: merge → live on this machine; {}, then `pull`, `run`, `curl`, `rm`",
