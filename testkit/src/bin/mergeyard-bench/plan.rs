@@ -27,7 +27,15 @@ pub(crate) fn run(bench: &Bench, aims: &mut Aims) -> Result<(), Failed> {
     println!("\nplan: {} steps in {WORKFLOWS} workflows, from text to plan", WORKFLOWS * STEPS);
     let (files, facts) = (files(), facts()?);
     let (runner, gates) = (BTreeMap::new(), Gates::default());
-    let request = Request { facts: &facts, secrets: Some(&[]), runner: &runner, images: &[], gates: &gates };
+    let request = Request {
+        facts: &facts,
+        secrets: Some(&[]),
+        runner: &runner,
+        images: &[],
+        gates: &gates,
+        targets: None,
+        lists: &[],
+    };
     let mut times = Vec::new();
     for _ in 0..bench.pick(20, 200) {
         let begin = Instant::now();
