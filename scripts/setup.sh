@@ -35,6 +35,11 @@ tests  podman                    another, which builds and keeps images without 
 tests  buildah                   and its builder
 tests  debian-archive-keyring    verifies the packages of Debian trixie, where oras and cosign come from
 tests  openssh-server            sshd, which git fetches and deployments to targets are tested against
+tests  dnf                       what a yum mirror downloads with, and its clients install with
+tests  python3-dnf               its library, which works on the mirror
+tests  createrepo-c              writes the metadata of mirrors and of the tests' upstreams
+tests  rpm                       rpmbuild, rpmsign and rpmkeys: packages of the tests, made, signed and checked
+tests  gnupg                     the keys that sign them
 tests  docker-compose            brings docker-compose.yml up for real
 tests  curl                      asks server and registry as a person would
 tests  jq                        reads the JSON they answer
@@ -42,9 +47,6 @@ tests  shellcheck                checks these scripts
 tests  qemu-system-x86           boots the virtual machine of examples/clock
 tests  fakeroot                  makes its disk where nobody is root
 tests  uidmap                    and installs its packages
-tests  dnf                       what yum mirrors download with, and their clients install with
-tests  createrepo-c              writes the metadata of package repositories
-tests  rpm                       builds, signs and checks the packages of examples/yum-lab
 tests  gpg                       the key that they are signed with
 tests  gpg-agent                 and who holds it
 tests  nginx                     the web server of the lab's mirror and of its upstream

@@ -34,6 +34,8 @@ pub(crate) struct Lab {
     pub(crate) web: Files,
     pub(crate) root: PathBuf,
     pub(crate) sshd: Option<Sshd>,
+    /// What the web server's certificate is signed by.
+    pub(crate) ca: Option<Vec<u8>>,
     pub(crate) book: Arc<Book>,
     git: Repository,
 }
@@ -54,7 +56,7 @@ impl Lab {
             (Files::serve(packages.clone()).await, Files::serve(root.join("current")).await);
         let book =
             Arc::new(Book { current: root.join("current"), lines: Mutex::default(), live: Mutex::default() });
-        let lab = Lab { steps, upstream, packages, web, root, sshd: None, book, git };
+        let lab = Lab { steps, upstream, packages, web, root, sshd: None, ca: None, book, git };
         lab.configure("gpgcheck=0");
         lab
     }
@@ -103,7 +105,7 @@ impl Lab {
         let mirror = Mirror {
             root: self.root.to_str().unwrap().to_owned(),
             url: self.web.url.parse().unwrap(),
-            ca_pem: None,
+            ca_pem: self.ca.clone(),
             upstreams: Vec::new(),
             keep: 2,
         };
@@ -197,6 +199,12 @@ impl Running {
             let line = tokio::time::timeout(MINUTE, self.lines.recv()).await.unwrap();
             self.said.push(line.unwrap_or_else(|| panic!("`{part}` was never said: {:#?}", self.said)).text);
         }
+    }
+
+    /// As when the server is killed: nothing more is said to anybody.
+    pub(crate) async fn kill(self) {
+        self.task.abort();
+        assert!(self.task.await.unwrap_err().is_cancelled());
     }
 
     pub(crate) async fn end(mut self) -> Done {

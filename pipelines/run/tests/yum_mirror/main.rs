@@ -3,6 +3,8 @@
 
 mod files;
 mod lab;
+#[path = "../support/registry.rs"]
+mod registry;
 mod rpms;
 mod sshd;
 #[path = "../support/steps.rs"]
@@ -257,6 +259,45 @@ async fn a_snapshot_that_is_not_seen_by_clients_is_taken_back() {
     let target = lab.job(lab.list("tls\n"), |_| {}).target.unwrap();
     let served = Served::by(target.mirror.as_ref().unwrap()).unwrap();
     assert_eq!(served.digest().await, Ok(Some(lab.digest())));
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_after_the_switch_proves_it_when_it_is_back() {
+    let lab = Lab::over_ssh(&UPSTREAM).await;
+    lab.merge("editor\n").await.summary();
+    let old = short(&lab);
+    lab.book.read();
+
+    lab.web.fail(Fault::Hold("repomd.xml"));
+    let commit = lab.list("tls\n");
+    let killed = lab.start(lab.job(commit, |_| {}));
+    lab.web.holds().await;
+    killed.kill().await;
+    lab.web.release();
+    let new = short(&lab);
+    assert_eq!(lab.book.read(), [format!("begin {new} after {old} while {old} is served")]);
+
+    let again = lab.start(lab.job(commit, |_| {})).end().await;
+    assert!(again.summary().starts_with("unchanged, 1 with dependencies"), "{again:?}");
+    let begun = format!("begin {new} after {new} while {new} is served");
+    assert_eq!(lab.book.read(), [begun, format!("healthy while {new} is served")]);
+}
+
+#[tokio::test]
+async fn a_mirror_with_a_certificate_is_believed_by_its_authority_alone() {
+    let mut lab = Lab::new(&UPSTREAM).await;
+    let tls = lab.steps.dir.path().join("tls");
+    std::fs::create_dir(&tls).unwrap();
+    registry::certificates(&tls, "127.0.0.1", registry::Certificate::Good).await;
+    lab.web = files::Files::serve_tls(lab.root.join("current"), &tls).await;
+    let unknown = lab.merge("editor\n").await;
+    assert!(unknown.failure().contains("UnknownIssuer"), "{unknown:?}");
+    assert!(unknown.failure().contains("the mirror serves nothing, as before"), "{unknown:?}");
+    assert!(!lab.root.join("current").exists());
+
+    lab.ca = Some(std::fs::read(tls.join("ca.crt")).unwrap());
+    lab.merge("editor\n").await.summary();
+    assert_eq!(lab.served(), ["editor-2.0-1.noarch.rpm", "terminal-3-1.noarch.rpm"]);
 }
 
 #[tokio::test]

@@ -8,8 +8,8 @@ import time
 
 import dnf
 import dnf.callback
-import dnf.crypto
 import dnf.exceptions
+import dnf.lock
 import dnf.subject
 import hawkey
 
@@ -70,7 +70,9 @@ class Upstream:
             repo.metadata_expire = 0
             repo.pkgdir = str(self._mirror.incoming / repo.id)
             try:
-                repo.load()
+                # A dry run and an update may be at it at once.
+                with dnf.lock.build_metadata_lock(self._base.conf.cachedir, False):
+                    repo.load()
             except dnf.exceptions.RepoError as error:
                 raise Refused(f"upstream {described(repo)} cannot be read: {one_line(error)}") from None
         try:
