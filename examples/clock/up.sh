@@ -182,7 +182,7 @@ start() {
 # Whether it is our program that has that number, and not another's since.
 runs() {
   local pid
-  pid=$(cat "$state/$1.pid" 2>/dev/null) && tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$state"
+  pid=$(cat "$state/$1.pid" 2>/dev/null) && grep -sqaF "$state" "/proc/$pid/cmdline"
 }
 
 ended() {

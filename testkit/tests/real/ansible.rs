@@ -169,11 +169,13 @@ fn target(name: &str, address: &str, port: u16, sshd: &Sshd) -> toml::Table {
 }
 
 impl RealYard {
-    /// Tells the server a secret of the repository's.
+    /// Tells the server a secret of the repository's, for pull requests too.
     pub(super) async fn secret(&self, name: &str, value: &str) {
         let repo = self.sample.name().to_string();
         let mut set = process::mergeyard();
-        set.args(["secret", "set", name, "--repo", &repo, "--config"]).arg(self.config_file());
+        set.args(["secret", "set", name, "--repo", &repo]);
+        set.args(["--event", "pull_request", "--event", "pull_request_merged", "--config"]);
+        set.arg(self.config_file());
         process::run_with(&mut set, value).await.good();
     }
 }
