@@ -45,7 +45,7 @@ steps:
       target: here
       folder: deploy
       variables: {word: {from_secret: the_word}}
-      health: {url: 'http://{address}:PORT/', retries: 2, interval: 100ms}
+      health: {url: 'http://{address}:PORT/', retries: 1, interval: 1s}
 ";
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn a_playbook_brings_images_live_and_is_taken_back_when_its_work_is_not_pr
     let log = yard.log_of(step(&run, "deliver", "deploy")).await;
     assert_eq!(run["run"]["state"], "failure", "{run:#}\n{log}");
     assert!(
-        log.contains("answers 503 in the place of 200, asked 3 times; putting back clock-backend@"),
+        log.contains("answers 503 in the place of 200, asked 2 times; putting back clock-backend@"),
         "{log}"
     );
     assert_eq!(std::fs::read_to_string(&live).unwrap(), first);
