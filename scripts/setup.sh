@@ -39,6 +39,8 @@ tests  docker-compose            brings docker-compose.yml up for real
 tests  curl                      asks server and registry as a person would
 tests  jq                        reads the JSON they answer
 tests  shellcheck                checks these scripts
+tests  ansible                   the modules that the playbooks of the examples use
+tests  ansible-lint              checks these playbooks
 tests  qemu-system-x86           boots the virtual machine of examples/clock
 tests  fakeroot                  makes its disk where nobody is root
 tests  uidmap                    and installs its packages
