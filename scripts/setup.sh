@@ -44,11 +44,11 @@ tests  docker-compose            brings docker-compose.yml up for real
 tests  curl                      asks server and registry as a person would
 tests  jq                        reads the JSON they answer
 tests  shellcheck                checks these scripts
+tests  ansible                   the modules that the playbooks of the examples use
+tests  ansible-lint              checks these playbooks
 tests  qemu-system-x86           boots the virtual machine of examples/clock
 tests  fakeroot                  makes its disk where nobody is root
 tests  uidmap                    and installs its packages
-tests  gpg                       the key that they are signed with
-tests  gpg-agent                 and who holds it
 tests  nginx                     the web server of the lab's mirror and of its upstream
 tests  dnsmasq-base              its DHCP server
 tests  isc-dhcp-client           its client's way to an address

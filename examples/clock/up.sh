@@ -148,7 +148,7 @@ playbook() {
     --arg key "$state/vm/id_ed25519" \
     '{all: {hosts: {clock: {ansible_host: $address, ansible_port: $port, ansible_user: "root", ansible_ssh_common_args: $common, ansible_ssh_private_key_file: $key}}}}' >"$inventory"
   local -a arguments=(-i "$inventory" -e "@$state/variables.json" site.yml "$@")
-  if command -v ansible-playbook >/dev/null; then
+  if ansible-doc --type module --list community.docker 2>/dev/null | grep -q docker_container; then
     (cd "$here/ansible" && ansible-playbook "${arguments[@]}")
   else
     docker build -q -t mergeyard-ansible "$here/ansible" >/dev/null
@@ -182,7 +182,7 @@ start() {
 # Whether it is our program that has that number, and not another's since.
 runs() {
   local pid
-  pid=$(cat "$state/$1.pid" 2>/dev/null) && tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$state"
+  pid=$(cat "$state/$1.pid" 2>/dev/null) && grep -sqaF "$state" "/proc/$pid/cmdline"
 }
 
 ended() {

@@ -45,7 +45,7 @@ steps:
       target: here
       folder: deploy
       variables: {word: {from_secret: the_word}}
-      health: {url: 'http://{address}:PORT/', retries: 2, interval: 100ms}
+      health: {url: 'http://{address}:PORT/', retries: 1, interval: 1s}
 ";
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn a_playbook_brings_images_live_and_is_taken_back_when_its_work_is_not_pr
     let log = yard.log_of(step(&run, "deliver", "deploy")).await;
     assert_eq!(run["run"]["state"], "failure", "{run:#}\n{log}");
     assert!(
-        log.contains("answers 503 in the place of 200, asked 3 times; putting back clock-backend@"),
+        log.contains("answers 503 in the place of 200, asked 2 times; putting back clock-backend@"),
         "{log}"
     );
     assert_eq!(std::fs::read_to_string(&live).unwrap(), first);
@@ -169,11 +169,13 @@ fn target(name: &str, address: &str, port: u16, sshd: &Sshd) -> toml::Table {
 }
 
 impl RealYard {
-    /// Tells the server a secret of the repository's.
+    /// Tells the server a secret of the repository's, for pull requests too.
     pub(super) async fn secret(&self, name: &str, value: &str) {
         let repo = self.sample.name().to_string();
         let mut set = process::mergeyard();
-        set.args(["secret", "set", name, "--repo", &repo, "--config"]).arg(self.config_file());
+        set.args(["secret", "set", name, "--repo", &repo]);
+        set.args(["--event", "pull_request", "--event", "pull_request_merged", "--config"]);
+        set.arg(self.config_file());
         process::run_with(&mut set, value).await.good();
     }
 }
