@@ -1,12 +1,18 @@
 //! The registry inside this program: its directory, certificate and own account, and the
 //! listener it is served on. `mergeyard serve` and `mergeyard registry serve` both start it here.
 
-use std::{collections::HashSet, io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashSet,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use futures_util::FutureExt;
 use mergeyard_registry as registry;
 use mergeyard_run::{engine::Engine, registry_client::RegistryAccess};
-use mergeyard_types::{RegistryHost, Secret, Timestamp};
+use mergeyard_types::{Digest, RegistryHost, Secret, Timestamp};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +21,7 @@ use crate::{
     config,
     data_dir::DataDir,
     serve::{ServeError, bind},
+    store::{Fuse, Store, StoreError},
 };
 
 /// The account under which the server itself pushes, and people log in.
@@ -46,7 +53,7 @@ impl EmbeddedRegistry {
         let registry = registry::Registry::open(&data.registry(), config.config.clone())?;
         let access = access(config, data, address)?;
         registry.set_accounts(vec![account(&access.password)?]);
-        registry.set_in_use(in_use(engine_host.to_owned()));
+        registry.set_in_use(in_use(engine_host.to_owned(), data.database()));
         let care = registry::Care { collect_every: config.collect_every, verify_every: config.verify_every };
         let (tls, closed) = (certificates.server_config()?, closing.clone().cancelled_owned());
         let served = registry.clone();
@@ -91,18 +98,31 @@ pub(crate) fn access(
     })
 }
 
-/// What runs on the engine. Where there is no engine nothing runs.
-pub(crate) fn in_use(engine_host: String) -> registry::AskInUse {
+/// What runs on the engine, and what is live on targets or may have to be again. Where there is no
+/// engine nothing runs, and where there is no database nothing was deployed.
+pub(crate) fn in_use(engine_host: String, database: PathBuf) -> registry::AskInUse {
     Arc::new(move || {
-        let engine = Engine::at(&engine_host);
+        let (engine, database) = (Engine::at(&engine_host), database.clone());
         async move {
-            if engine.socket().is_some_and(|socket| !socket.exists()) {
-                return Ok(HashSet::new());
+            let mut in_use = deployed(&database).await.map_err(|error| error.to_string())?;
+            if engine.socket().is_none_or(|socket| socket.exists()) {
+                in_use.extend(engine.running_digests().await.map_err(|error| error.to_string())?);
             }
-            engine.running_digests().await.map_err(|error| error.to_string())
+            Ok(in_use)
         }
         .boxed()
     })
+}
+
+/// Asked of the file itself, because a registry may be looked after while no server runs.
+async fn deployed(database: &Path) -> Result<HashSet<Digest>, StoreError> {
+    if !database.exists() {
+        return Ok(HashSet::new());
+    }
+    let store = Store::open(database, Arc::new(Fuse::endless())).await?;
+    let deployed = store.deployed_digests().await;
+    store.close().await;
+    deployed
 }
 
 /// The operator's own certificate, or one that the authority in the data directory signs.

@@ -1,9 +1,11 @@
 //! A GitHub in memory, behind a real socket.
 //!
-//! It keeps what it was told (statuses, webhooks), sends webhooks and remembers how they were
+//! It keeps what it was told (statuses, deployments, webhooks), sends webhooks and remembers how they were
 //! answered, loses one when asked to, and misbehaves on demand. What a test then sees is not
 //! a list of canned answers but a world that both sides changed. The shapes are those of the
 //! REST API, version 2022-11-28, at the root and under `/api/v3` as on an enterprise server.
+
+mod deployments;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -30,6 +32,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
 };
+
+pub use deployments::{Deployment, DeploymentStatus};
 
 /// The one token that may do everything.
 pub const TOKEN: &str = "fake-github-token-7c1f";
@@ -62,6 +66,7 @@ pub struct World {
 #[derive(Debug, Default)]
 pub struct Repo {
     pub statuses: Vec<Status>,
+    pub deployments: Vec<Deployment>,
     pub hooks: Vec<Hook>,
     /// What each pull request changes, by its number.
     pub files: BTreeMap<u64, Vec<String>>,
@@ -630,6 +635,9 @@ impl Call<'_> {
         }
         match (method.as_str(), rest) {
             ("POST", ["statuses", sha]) => self.add_status(&repo, sha),
+            ("GET", ["deployments"]) => self.list_deployments(&repo),
+            ("POST", ["deployments"]) => self.add_deployment(&repo),
+            ("POST", ["deployments", id, "statuses"]) => self.add_deployment_status(&repo, id),
             ("GET", ["commits", sha, "statuses"]) => self.list_statuses(&repo, sha),
             ("GET", ["pulls", number, "files"]) => self.list_files(&repo, number),
             ("GET", ["hooks"]) => self.list_hooks(&repo),

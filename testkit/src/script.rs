@@ -9,10 +9,11 @@ use std::{
 use mergeyard_plan::action::{Action, ImageAction};
 use mergeyard_run::{
     executor::{Play, StepContext, StepJob, StepOutcome},
+    ledger::{Intent, Verdict},
     registry_client::{RegistryAccess, RegistryClient},
 };
 use mergeyard_server::store::Fuse;
-use mergeyard_types::{Digest, ImageRef, StepId};
+use mergeyard_types::{Digest, ImageName, ImageRef, StepId};
 use serde_json::json;
 use sha2::Digest as _;
 use tokio::sync::Notify;
@@ -30,6 +31,8 @@ pub enum Act {
     Fail(&'static str),
     /// Nobody's fault, and worth another try.
     Stumble(&'static str),
+    /// A deployment is not proven, and what was live before is live again.
+    Unhealthy(&'static str),
     /// Works until somebody stops it.
     Hang,
     Panic,
@@ -45,6 +48,8 @@ pub struct Script {
     containers: Mutex<BTreeMap<(StepId, u32), Act>>,
     serving: Mutex<BTreeSet<String>>,
     given: Mutex<BTreeMap<String, StepJob>>,
+    /// What each service of each target runs.
+    live: Mutex<BTreeMap<String, Digest>>,
     /// Rings when a step has begun to hang.
     pub hanging: Notify,
     /// Makes what is to collapse do so.
@@ -66,6 +71,11 @@ impl Script {
     /// What the step of that name was last given.
     pub fn given(&self, step: &str) -> StepJob {
         self.given.lock().unwrap().get(step).cloned().unwrap_or_else(|| panic!("`{step}` was not played"))
+    }
+
+    /// What the targets run, by `target/service`.
+    pub fn live(&self) -> BTreeMap<String, Digest> {
+        self.live.lock().unwrap().clone()
     }
 
     /// What was really done, in order.
@@ -106,6 +116,7 @@ impl Stage {
     async fn perform(self, job: StepJob, cx: StepContext) -> StepOutcome {
         match &job.action {
             Action::Image(action) => self.image(action, cx).await,
+            action if action.target().is_some() => self.deploy(job, cx).await,
             _ => self.container(job, cx).await,
         }
     }
@@ -141,6 +152,7 @@ impl Stage {
                 self.script.stopping.notified().await;
                 StepOutcome::Failure { message: message.to_owned() }
             }
+            Act::Unhealthy(_) => panic!("`{name}` deploys nothing"),
             Act::Publish if detached => {
                 let _serving = Serving::begin(&self.script, &name, &cx);
                 cx.cancel.cancelled().await;
@@ -155,11 +167,95 @@ impl Stage {
         }
     }
 
+    /// As the real ones do: the intent first, then a look at what is there, then the change and its proof.
+    async fn deploy(self, job: StepJob, cx: StepContext) -> StepOutcome {
+        let (name, target) = (job.name.clone(), job.action.target().cloned().expect("it deploys"));
+        self.script.given.lock().unwrap().insert(name.clone(), job.clone());
+        let error = |message: String| StepOutcome::Error { message, retry: false };
+        let (service, image, digest) = match Self::what(&job) {
+            Ok(what) => what,
+            Err(message) => return error(message),
+        };
+        let key = format!("{target}/{service}");
+        if job.action.is_check() {
+            self.script.note(format!("check {key} {}", digest.short()));
+            return StepOutcome::Success { outputs: summary(&format!("would run {}", digest.short())) };
+        }
+        let before = self.script.live().get(&key).copied();
+        let intent = Intent { step: job.step, target, service, image, digest, before };
+        let id = match cx.ledger.begin(intent).await {
+            Ok(id) => id,
+            Err(refused) => return error(refused.to_string()),
+        };
+        // One that is looked at again after a crash goes as it went.
+        let known = self.script.containers.lock().unwrap().get(&(job.step, job.attempt)).cloned();
+        let act = known.unwrap_or_else(|| self.script.take(&name));
+        self.script.containers.lock().unwrap().insert((job.step, job.attempt), act.clone());
+        if before != Some(digest)
+            && !matches!(act, Act::Unhealthy(_) | Act::Fail(_) | Act::Stumble(_) | Act::Hang)
+        {
+            self.script.live.lock().unwrap().insert(key.clone(), digest);
+            self.script.note(format!("deploy {key} {}", digest.short()));
+            self.fuse.burn().await;
+        }
+        let verdict = match act {
+            Act::Hang => {
+                self.script.hanging.notify_one();
+                cx.cancel.cancelled().await;
+                return StepOutcome::Cancelled;
+            }
+            Act::Stumble(message) => return StepOutcome::Error { message: message.to_owned(), retry: true },
+            Act::Panic => panic!("the script says so"),
+            Act::Unhealthy(why) => Verdict::RolledBack { why: why.to_owned(), to: before },
+            Act::Fail(why) => Verdict::Failed { why: why.to_owned() },
+            Act::Publish | Act::Output(_) | Act::Collapse(_) => {
+                Verdict::Healthy { said: "200 OK".to_owned() }
+            }
+        };
+        if let Err(refused) = cx.ledger.end(id, verdict.clone()).await {
+            return error(refused.to_string());
+        }
+        match verdict {
+            Verdict::Healthy { .. } => {
+                StepOutcome::Success { outputs: summary(&format!("{key} {}", digest.short())) }
+            }
+            Verdict::RolledBack { why, .. } | Verdict::Failed { why } => {
+                StepOutcome::Failure { message: why }
+            }
+        }
+    }
+
+    /// Service, image and digest of what is to be live.
+    fn what(job: &StepJob) -> Result<(String, Option<ImageName>, Digest), String> {
+        let missing = |what: &str| format!("the run published no {what}");
+        match &job.action {
+            Action::Rollout(rollout) => {
+                let published = job.images.get(&rollout.image).copied();
+                let digest = rollout.digest.or(published).ok_or_else(|| missing(rollout.image.as_str()))?;
+                Ok((rollout.service.clone(), Some(rollout.image.clone()), digest))
+            }
+            Action::Ansible(ansible) => {
+                let images = if ansible.pinned.is_empty() { &job.images } else { &ansible.pinned };
+                let (image, digest) = images.iter().next().ok_or_else(|| missing("image"))?;
+                Ok((image.to_string(), Some(image.clone()), *digest))
+            }
+            Action::YumMirror(mirror) => {
+                let digest = mirror.snapshot.unwrap_or_else(|| digest_of(job.commit.to_string().as_bytes()));
+                Ok((mirror.file.clone(), None, digest))
+            }
+            Action::Image(_) | Action::Clone(_) | Action::Container(_) => {
+                Err("it deploys nothing".to_owned())
+            }
+        }
+    }
+
     async fn image(self, action: &ImageAction, cx: StepContext) -> StepOutcome {
         let image = format!("{}:{}", action.name, action.version);
         cx.log.note(&format!("playing {image}")).await;
         match self.script.take(action.name.as_str()) {
-            Act::Publish | Act::Output(_) | Act::Collapse(_) => self.publish(action).await,
+            Act::Publish | Act::Output(_) | Act::Collapse(_) | Act::Unhealthy(_) => {
+                self.publish(action).await
+            }
             Act::Fail(message) => StepOutcome::Failure { message: message.to_owned() },
             Act::Stumble(message) => StepOutcome::Error { message: message.to_owned(), retry: true },
             Act::Panic => panic!("the script says so"),
@@ -202,6 +298,10 @@ impl Stage {
         let outputs = [("image", image.to_string()), ("digest", digest.to_string())];
         StepOutcome::Success { outputs: outputs.map(|(key, value)| (key.to_owned(), value)).into() }
     }
+}
+
+fn summary(text: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([("summary".to_owned(), text.to_owned())])
 }
 
 /// A service that is followed, for as long as it is.

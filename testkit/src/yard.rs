@@ -312,9 +312,27 @@ impl TestYard {
                     image.tree.short()
                 );
             }
+            for row in store.deployments_of(run.id).await.expect("the database works") {
+                let (digest, before) = (row.digest.short(), row.before.map(|digest| digest.short()));
+                let _ = writeln!(
+                    world,
+                    "  deployment {} {digest} after {before:?}: {} ({})",
+                    row.service,
+                    row.state,
+                    row.health.unwrap_or_default()
+                );
+            }
             for status in self.github.read(|world| latest(world, &run.repo, run.commit)) {
                 let _ = writeln!(world, "  github {status}");
             }
+        }
+        for deployment in self.github.deployments(&self.repo()) {
+            let (environment, said) = (&deployment.environment, deployment.statuses.last());
+            let said = said.map(|said| format!("{}: {}", said.state, said.description));
+            let _ = writeln!(world, "github {environment} {} {said:?}", deployment.sha.short());
+        }
+        for (place, digest) in self.script.live() {
+            let _ = writeln!(world, "live {place} {}", digest.short());
         }
         // The port is another in each world and means nothing.
         (world + &self.images.holds().await).replace(self.images.access.host.as_str(), "REGISTRY")

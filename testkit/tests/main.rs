@@ -5,6 +5,7 @@ mod api;
 mod architecture;
 mod crash;
 mod deliver;
+mod deployments;
 mod doctor;
 mod events;
 mod github;

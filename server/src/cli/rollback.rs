@@ -48,7 +48,7 @@ pub(super) async fn rollback(config: Config, args: Args) -> Result<(), Failed> {
     let store = open(&config).await?;
     let wanted = Wanted { service, to };
     let begun = store.rollback(&target, &wanted, &operator(), Timestamp::now()).await?;
-    let rollback = begun.map_err(|why| Failed::Usage(Box::new(why)))?;
+    let rollback = begun.map_err(|why| Failed::Work(Box::new(why)))?;
     say(plain(&called::rollback(&rollback)));
     if no_wait { Ok(()) } else { follow(&store, rollback.run).await }
 }

@@ -3,7 +3,7 @@
 //! A deployment's state and what GitHub is told about it are one transaction, and only the holder
 //! of the step's lease writes: what another worker took over is that worker's to judge.
 
-use std::{fmt, str::FromStr};
+use std::{collections::HashSet, fmt, str::FromStr};
 
 use mergeyard_plan::{
     effect::{self, Effect},
@@ -136,6 +136,26 @@ impl Store {
         .fetch_optional(&self.reader)
         .await?;
         row.as_ref().map(|row| word(row, "digest")).transpose()
+    }
+
+    /// Images that no registry may lose: what is live, what was before it, and what is being deployed.
+    pub async fn deployed_digests(&self) -> Result<HashSet<Digest>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT l.digest, l.before, (SELECT p.digest FROM deployments p WHERE p.target = l.target \
+             AND p.service = l.service AND p.state = 'success' AND p.digest <> l.digest ORDER BY p.id DESC LIMIT 1) AS other \
+             FROM deployments l WHERE l.image IS NOT NULL AND (l.state = 'in_progress' OR (l.state = 'success' AND NOT EXISTS \
+             (SELECT 1 FROM deployments n WHERE n.target = l.target AND n.service = l.service AND n.state = 'success' \
+             AND n.id > l.id)))",
+        )
+        .fetch_all(&self.reader)
+        .await?;
+        let mut digests = HashSet::new();
+        for row in &rows {
+            digests.insert(word(row, "digest")?);
+            digests.extend(word_or_none::<Digest>(row, "before")?);
+            digests.extend(word_or_none::<Digest>(row, "other")?);
+        }
+        Ok(digests)
     }
 
     /// A step is about to change its target, if its lease still holds. The same step and service is

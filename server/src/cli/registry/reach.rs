@@ -37,7 +37,8 @@ impl Reached {
         }
         match Registry::open(&data.registry(), config.config.clone()) {
             Ok(registry) => {
-                registry.set_in_use(embedded_registry::in_use(alone.engine_host.clone()));
+                let in_use = embedded_registry::in_use(alone.engine_host.clone(), data.database());
+                registry.set_in_use(in_use);
                 Ok(Reached::Directory(registry))
             }
             Err(OpenError::InUse(_)) => Ok(Reached::Running(Running::new(config, &data)?)),
