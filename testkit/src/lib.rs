@@ -4,4 +4,5 @@
 pub mod fake_github;
 pub mod process;
 pub mod script;
+pub mod sshd;
 pub mod yard;

@@ -200,15 +200,15 @@ impl Process {
     }
 
     pub fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).expect("a child can be signalled");
+        kill_process(self.id(), signal).expect("a child can be signalled");
     }
 
     /// What the kernel tells about it, such as `status` or `fd`.
     pub fn proc(&self, name: &str) -> PathBuf {
-        format!("/proc/{}/{name}", self.pid().as_raw_nonzero()).into()
+        format!("/proc/{}/{name}", self.id().as_raw_nonzero()).into()
     }
 
-    fn pid(&self) -> Pid {
+    pub fn id(&self) -> Pid {
         let pid = self.child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
         pid.unwrap_or_else(|| panic!("{} has ended already:\n{}", self.name, self.said()))
     }

@@ -15,6 +15,7 @@ mod rollback;
 mod run;
 mod secret;
 mod serve;
+mod target;
 pub(crate) mod text;
 mod token;
 mod trigger;
@@ -56,6 +57,9 @@ enum Command {
     /// What was received, what became of it, and once more
     #[command(subcommand)]
     Deliveries(deliveries::Command),
+    /// The machines that runs deliver to
+    #[command(subcommand)]
+    Target(target::Command),
     /// Stop a run: what waits is cancelled, what runs is ended
     Cancel {
         run: RunId,
@@ -185,6 +189,7 @@ async fn run(args: Args) -> Result<(), Failed> {
         Command::Demo(demo) => demo::demo(demo).await,
         Command::Hook(command) => hook::hook(config()?, command).await,
         Command::Deliveries(command) => deliveries::deliveries(config()?, command).await,
+        Command::Target(command) => target::target(config()?, command).await,
         Command::Cancel { run, why } => cancel::cancel(config()?, run, &why).await,
         Command::Approve(args) => approve::approve(config()?, args).await,
         Command::Rerun(args) => rerun::rerun(config()?, args).await,

@@ -2,45 +2,29 @@
 
 use std::path::PathBuf;
 
-use mergeyard_testkit::process::{self, Process, Said, free_port, tool};
+use mergeyard_testkit::{
+    process::{self, Said, tool},
+    sshd::Sshd,
+};
 use serde_json::Value;
 
 use super::{GIT_SECRET, RealYard, service, states, text};
 
 const HOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/git-hook/post-receive");
 
-/// sshd on a port of its own, for the user of this test and one key.
+/// Repositories behind an sshd.
 struct GitServer {
     folder: tempfile::TempDir,
-    port: u16,
-    _sshd: Process,
+    sshd: Sshd,
 }
 
 impl GitServer {
     async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let port = free_port();
-        for name in ["host_key", "key"] {
-            let mut keygen = tool("ssh-keygen");
-            keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(folder.path().join(name));
-            process::run(&mut keygen).await.good();
-        }
-        let at = |name: &str| folder.path().join(name);
-        let config = format!(
-            "ListenAddress 127.0.0.1:{port}\nHostKey {host_key}\nAuthorizedKeysFile {key}.pub\nPidFile none\n\
-             StrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\n",
-            host_key = at("host_key").display(),
-            key = at("key").display(),
-        );
-        std::fs::write(at("sshd_config"), config).unwrap();
+        let (folder, sshd) = (tempfile::tempdir().unwrap(), Sshd::start().await);
         // Only the host key that the server has is known, so that another would be refused.
-        let host_key = std::fs::read_to_string(at("host_key.pub")).unwrap();
-        std::fs::write(at("known_hosts"), format!("[127.0.0.1]:{port} {host_key}")).unwrap();
-        separate_privileges();
-        let mut sshd = tool("sshd");
-        let sshd = Process::start("sshd", sshd.args(["-D", "-e", "-f"]).arg(at("sshd_config")));
-        sshd.says("Server listening").await;
-        Self { folder, port, _sshd: sshd }
+        let known = format!("[127.0.0.1]:{} {}\n", sshd.port(), sshd.host_key());
+        std::fs::write(folder.path().join("known_hosts"), known).unwrap();
+        Self { folder, sshd }
     }
 
     /// A bare repository with the hook, told where the server is.
@@ -58,18 +42,12 @@ impl GitServer {
     }
 
     fn ssh(&self) -> String {
-        let folder = self.folder.path().display();
+        let (folder, key) = (self.folder.path().display(), self.sshd.path("key"));
         format!(
-            "ssh -F /dev/null -i {folder}/key -o BatchMode=yes -o IdentitiesOnly=yes \
-             -o StrictHostKeyChecking=yes -o UserKnownHostsFile={folder}/known_hosts"
+            "ssh -F /dev/null -i {key} -o BatchMode=yes -o IdentitiesOnly=yes \
+             -o StrictHostKeyChecking=yes -o UserKnownHostsFile={folder}/known_hosts",
+            key = key.display()
         )
-    }
-}
-
-/// sshd wants this folder when it may change users; on Debian its service makes it.
-fn separate_privileges() {
-    if rustix::process::geteuid().is_root() {
-        std::fs::create_dir_all("/run/sshd").unwrap();
     }
 }
 
@@ -89,7 +67,7 @@ impl Clone {
         let clone = Self { path: path.clone(), ssh: server.ssh() };
         process::run(tool("git").args(["init", "-q", "-b", "develop"]).arg(&path)).await.good();
         let user = process::run(tool("id").arg("-un")).await.good();
-        let url = format!("ssh://{}@127.0.0.1:{}{}", user.trim(), server.port, repository.display());
+        let url = format!("ssh://{}@127.0.0.1:{}{}", user.trim(), server.sshd.port(), repository.display());
         clone.git(&["remote", "add", "origin", &url]).await.good();
         clone
     }

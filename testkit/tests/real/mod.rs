@@ -17,6 +17,7 @@ mod registry_upkeep;
 mod robots;
 mod run_command;
 mod sigkill;
+mod ssh;
 mod tocos;
 
 use std::{

@@ -21,11 +21,11 @@ impl Destination {
             let text: String = text.chars().take(80).flat_map(char::escape_debug).collect();
             Err(SshError::Unusable(format!("the {what} `{text}` cannot be used: {why}")))
         };
-        let plain = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._:%-".contains(c);
         if address.is_empty() || address.starts_with('-') || !address.chars().all(plain) {
             return refuse("address", address, "it must be a host name or an IP address");
         }
-        let plain = |c: char| c.is_ascii_alphanumeric() || "._@+\\-".contains(c);
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._@+\\$-".contains(c);
         if user.is_empty() || user.starts_with('-') || !user.chars().all(plain) {
             return refuse("user", user, "it must be the name of an account");
         }

@@ -94,7 +94,8 @@ async fn why(agent: &Agent, patience: &Patience, said: &str) -> SshError {
             SshError::HostKeyChanged { address, pinned: pinned.clone(), shown }
         }
         _ if has(&["Permission denied", "Too many authentication failures"]) => {
-            SshError::LoginRefused { address, user: to.user().to_owned(), said: last }
+            let (user, public_key) = (to.user().to_owned(), agent.public_key().to_owned());
+            SshError::LoginRefused { address, user, public_key, said: last }
         }
         _ if has(&["timed out"]) => {
             SshError::TimedOut { what: format!("the connection to {address}"), after: patience.connect }

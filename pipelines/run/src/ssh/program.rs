@@ -113,10 +113,11 @@ impl Ended {
 }
 
 impl Session {
-    /// Runs a program to its end. When this is dropped, the program's pipes close.
+    /// Runs a program to its end. When this is dropped, the program's pipes close, and it ends when its
+    /// time is up at the latest.
     pub async fn run(&self, program: &Program, hear: Hear<'_>) -> Result<Ended, SshError> {
         let Program { name, args, stdin, limit, keep } = program;
-        let mut command = self.ssh(name, args)?;
+        let mut command = self.ssh(name, args, Some(*limit))?;
         if stdin.is_some() {
             command.stdin(Stdio::piped());
         }
@@ -157,14 +158,18 @@ impl Session {
         })
     }
 
-    /// Starts a program that is talked with while it runs. It ends when its pipes close, so with the child.
+    /// Starts a program that is talked with while it runs. It has to end by itself when its pipes close,
+    /// which they do with the child: it has no other limit there.
     pub(crate) fn start(&self, program: &Program) -> Result<Child, SshError> {
         let Program { name, args, .. } = program;
-        self.ssh(name, args)?.stdin(Stdio::piped()).spawn().map_err(|error| SshError::lacking("ssh", &error))
+        self.ssh(name, args, None)?
+            .stdin(Stdio::piped())
+            .spawn()
+            .map_err(|error| SshError::lacking("ssh", &error))
     }
 
-    fn ssh(&self, name: &str, args: &[String]) -> Result<Command, SshError> {
-        let line = quote::line(name, args)?;
+    fn ssh(&self, name: &str, args: &[String], limit: Option<Duration>) -> Result<Command, SshError> {
+        let line = quote::line(name, args, limit)?;
         let mut command = local::command("ssh");
         command.args(self.client()).args(["--", self.to().address(), &line]).kill_on_drop(true);
         Ok(command)

@@ -4,14 +4,20 @@
 //! reads it. So every word stands in single quotes, in which a POSIX shell takes everything
 //! for itself but the quote that ends them.
 
+use std::time::Duration;
+
 use super::SshError;
 
 /// Linux takes no longer argument, and the whole line becomes one.
 const MAX_LINE_BYTES: usize = 100 * 1024;
 
 /// One line that runs `program` with exactly these arguments.
-pub(super) fn line(program: &str, args: &[String]) -> Result<String, SshError> {
-    let mut line = String::new();
+///
+/// sshd ends nothing when its connection breaks, so a program has its limit there too: what
+/// nobody waits for any more ends by itself, with all that it started.
+pub(super) fn line(program: &str, args: &[String], limit: Option<Duration>) -> Result<String, SshError> {
+    let limit = limit.map(|limit| format!("timeout -k 10 {} ", limit.as_secs() + 1));
+    let mut line = limit.unwrap_or_default();
     for word in std::iter::once(program).chain(args.iter().map(String::as_str)) {
         if word.contains('\0') {
             let why = format!("an argument of `{}` has a zero byte in it", shown(program));
@@ -49,8 +55,10 @@ mod tests {
 
     use super::*;
 
+    const LIMIT: Option<Duration> = Some(Duration::from_secs(60));
+
     fn as_sh_reads(args: &[String]) -> Vec<String> {
-        let line = line("printf", &[&["%s\\0".to_owned()], args].concat()).unwrap();
+        let line = line("printf", &[&["%s\\0".to_owned()], args].concat(), LIMIT).unwrap();
         let output = Command::new("/bin/sh").args(["-c", &line]).output().unwrap();
         assert!(output.status.success(), "{line}: {output:?}");
         let mut words: Vec<_> =
@@ -105,9 +113,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_an_argument_is_refused() {
-        let refused = line("dnf", &["a\0b".to_owned()]).unwrap_err().to_string();
+        let refused = line("dnf", &["a\0b".to_owned()], LIMIT).unwrap_err().to_string();
         assert!(refused.contains("an argument of `dnf` has a zero byte"), "{refused}");
-        let refused = line("dnf", &["x".repeat(MAX_LINE_BYTES)]).unwrap_err().to_string();
+        let refused = line("dnf", &["x".repeat(MAX_LINE_BYTES)], LIMIT).unwrap_err().to_string();
         assert!(refused.contains("give them on its standard input"), "{refused}");
     }
 }

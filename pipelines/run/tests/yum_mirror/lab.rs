@@ -60,9 +60,21 @@ impl Lab {
     }
 
     /// A mirror that is reached over SSH.
-    pub(crate) async fn over_ssh(upstream: &[Rpm], sshd: &str) -> Lab {
-        let lab = Lab::new(upstream).await;
-        Lab { sshd: Some(Sshd::start(sshd).await), ..lab }
+    pub(crate) async fn over_ssh(upstream: &[Rpm]) -> Lab {
+        let mut lab = Lab::new(upstream).await;
+        lab.at_login("");
+        let before = format!("ForceCommand . {}; eval \"$SSH_ORIGINAL_COMMAND\"", lab.login().display());
+        lab.sshd = Some(Sshd::start(&before).await);
+        lab
+    }
+
+    /// What the mirror's shell does before it does anything else.
+    pub(crate) fn at_login(&self, script: &str) {
+        std::fs::write(self.login(), script).unwrap();
+    }
+
+    fn login(&self) -> PathBuf {
+        self.steps.dir.path().join("login")
     }
 
     pub(crate) fn configure(&self, more: &str) {
@@ -139,7 +151,7 @@ impl Lab {
         let home = tempfile::tempdir().unwrap();
         let option = |key: &str| format!("--setopt={key}={}", home.path().display());
         let output = tokio::process::Command::new("dnf")
-            .args(["-q", "--disablerepo=*", &format!("--repofrompath=m,{}", self.web.url), "--repo=m"])
+            .args(["-q", &format!("--repofrompath=m,{}", self.web.url), "--repo=m"])
             .args([option("cachedir"), option("persistdir"), option("logdir"), option("reposdir")])
             .args([
                 "--installroot",
@@ -147,7 +159,7 @@ impl Lab {
                 "--releasever=9",
                 "repoquery",
                 "--qf",
-                "%{nevra}",
+                "%{name}-%{epoch}:%{version}-%{release}.%{arch}",
             ])
             .output()
             .await

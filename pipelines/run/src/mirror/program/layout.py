@@ -100,9 +100,10 @@ class Mirror:
     def assemble(self, contents, files, before):
         """A new snapshot of packages in the pool. What the one before knows of them is not read again."""
         folder = self.root / "next"
-        (folder / "Packages").mkdir(parents=True)
+        packages = folder / "Packages"
+        packages.mkdir(parents=True)
         for name in contents:
-            os.link(files[name], folder / "Packages" / name)
+            os.link(files[name], f"{packages}/{name}")
         self._write_metadata(folder, before)
         metadata = sorted(path.name for path in (folder / "repodata").iterdir())
         about = {"packages": contents, "metadata": metadata}
@@ -114,7 +115,7 @@ class Mirror:
                     os.link(self.snapshots / before / "repodata" / name, folder / "repodata" / name)
         for path in (*(folder / "repodata").iterdir(), folder / "contents.json"):
             sync(path)
-        for path in (folder / "repodata", folder / "Packages", folder):
+        for path in (folder / "repodata", packages, folder):
             sync(path)
         digest = hashlib.sha256((folder / "repodata" / "repomd.xml").read_bytes()).hexdigest()
         os.rename(folder, self.snapshots / digest)
