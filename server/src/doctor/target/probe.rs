@@ -31,8 +31,8 @@ elif [ -r "$2" ] && [ -w "$2" ]; then say socket open
 else say socket closed; fi
 folder=$1
 if [ -n "$folder" ]; then
-  while [ ! -d "$folder" ]; do folder=${folder%/*}; [ -n "$folder" ] || folder=/; done
-  if [ -w "$folder" ]; then say root writable; else say root closed; fi
+  while [ ! -e "$folder" ]; do folder=${folder%/*}; [ -n "$folder" ] || folder=/; done
+  if [ -d "$folder" ] && [ -w "$folder" ]; then say root writable; else say root closed; fi
 elif [ -d /var/lib/docker ]; then folder=/var/lib/docker
 else folder=/; fi
 say folder "$folder"
