@@ -44,13 +44,8 @@ tests  docker-compose            brings docker-compose.yml up for real
 tests  curl                      asks server and registry as a person would
 tests  jq                        reads the JSON they answer
 tests  shellcheck                checks these scripts
-tests  dnf                       what yum mirrors download with, and their clients install with
-tests  createrepo-c              writes the metadata of package repositories
-tests  rpm                       builds, signs and checks the packages of examples/yum-lab
-tests  gpg                       the key that they are signed with
-tests  gpg-agent                 and who holds it
-tests  nginx                     the web server of the lab's mirror and of its upstream
-tests  dnsmasq-base              its DHCP server
+tests  nginx                     the web server of the mirror of examples/yum-lab, and of its upstream
+tests  dnsmasq-base              the DHCP server of the lab
 tests  isc-dhcp-client           its client's way to an address
 tests  iproute2                  its networks
 tests  procps                    ps, which says what runs on its hosts

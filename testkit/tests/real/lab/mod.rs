@@ -102,6 +102,7 @@ async fn what_a_merge_lists_a_machine_with_a_leased_address_installs_and_what_it
     let leased: Ipv4Addr = lab.leased().await.parse().expect("an address");
     assert!((Ipv4Addr::new(10, 77, 0, 100)..=Ipv4Addr::new(10, 77, 0, 150)).contains(&leased), "{leased}");
     assert_eq!(lab.offered().await, ["gnomon.noarch 1.0-1"]);
+    yard.mergeyard(&["target", "check", "yum"]).await.good();
 
     lab.publish(&["sundial", "1.1"]).await;
     let list = "sundial # and with it gnomon\n";
@@ -118,6 +119,9 @@ async fn what_a_merge_lists_a_machine_with_a_leased_address_installs_and_what_it
     let said = lab.install("sundial").await;
     assert!(said.stderr.contains("Unable to find a match: sundial"), "{said}");
     assert_eq!(lab.offered().await, ["gnomon.noarch 1.0-1"]);
+
+    yard.mergeyard(&["rollback", "yum"]).await.good();
+    lab.install("sundial").await.good();
     yard.stop().await;
 }
 
