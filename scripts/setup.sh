@@ -38,7 +38,7 @@ tests  openssh-server            sshd, which git fetches and deployments to targ
 tests  dnf                       what a yum mirror downloads with, and its clients install with
 tests  python3-dnf               its library, which works on the mirror
 tests  createrepo-c              writes the metadata of mirrors and of the tests' upstreams
-tests  rpm                       rpmbuild, rpmsign and rpmkeys: packages of the tests, made, signed and checked
+tests  rpm                       rpmbuild, rpmsign and rpmkeys: packages made, signed and checked
 tests  gnupg                     the keys that sign them
 tests  docker-compose            brings docker-compose.yml up for real
 tests  curl                      asks server and registry as a person would
@@ -49,8 +49,8 @@ tests  ansible-lint              checks these playbooks
 tests  qemu-system-x86           boots the virtual machine of examples/clock
 tests  fakeroot                  makes its disk where nobody is root
 tests  uidmap                    and installs its packages
-tests  nginx                     the web server of the lab's mirror and of its upstream
-tests  dnsmasq-base              its DHCP server
+tests  nginx                     the web server of the mirror of examples/yum-lab, and of its upstream
+tests  dnsmasq-base              the lab's DHCP server
 tests  isc-dhcp-client           its client's way to an address
 tests  iproute2                  its networks
 tests  procps                    ps, which says what runs on its hosts

@@ -12,7 +12,7 @@ use mergeyard_testkit::{process::until, yard::answer};
 use reqwest::StatusCode;
 use serde_json::Value;
 
-use super::{Files, RealYard, states, step, text};
+use super::{Files, RealYard, step, text};
 
 const WHERE: &str = ".mergeyard/mirror.yml";
 
@@ -32,7 +32,7 @@ async fn yard(lab: &Lab) -> RealYard {
     .await;
     let first = yard.first.clone();
     let run = merged(&mut yard, &first).await;
-    assert_eq!(states(&run), ["mirror: success"], "{run:#}\n{}", yard.log(&run).await);
+    ended(&yard, &run, "success").await;
     yard
 }
 
@@ -54,6 +54,13 @@ async fn merged(yard: &mut RealYard, merge: &SampleMerge) -> Value {
     yard.finished(merge.number).await
 }
 
+/// Why the step ended as it was to end.
+async fn ended(yard: &RealYard, run: &Value, state: &str) -> String {
+    let step = step(run, "mirror", "mirror");
+    assert_eq!(text(&step["state"]), state, "{run:#}\n{}", yard.log(run).await);
+    text(&step["why"]).to_owned()
+}
+
 /// What GitHub is told of a pull request with another list.
 async fn checked(yard: &mut RealYard, list: &str) -> String {
     let files = [("packages.txt", list.as_bytes())];
@@ -63,7 +70,7 @@ async fn checked(yard: &mut RealYard, list: &str) -> String {
     let answer = answer(yard.webhook("asked", &payload)).await;
     assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
     let run = yard.finished(change.number).await;
-    assert_eq!(states(&run), ["mirror: success"], "{run:#}\n{}", yard.log(&run).await);
+    ended(yard, &run, "success").await;
     until("GitHub to be told", async || {
         let told = yard.statuses().remove("mergeyard/pull_request/mirror");
         told.filter(|told| !told.starts_with("pending"))
@@ -83,7 +90,7 @@ async fn half_way(lab: &Lab, yard: &mut RealYard) {
 /// That the run brought it in the end.
 async fn arrived(lab: &Lab, yard: &RealYard, run: u64) {
     let run = yard.finished(run).await;
-    assert_eq!(states(&run), ["mirror: success"], "{run:#}\n{}", yard.log(&run).await);
+    ended(yard, &run, "success").await;
     assert_eq!(lab.offered().await, ["gnomon.noarch 1.0-1", "orrery.noarch 1.0-1"]);
     lab.install("orrery").await.good();
 }
@@ -95,22 +102,26 @@ async fn what_a_merge_lists_a_machine_with_a_leased_address_installs_and_what_it
     let leased: Ipv4Addr = lab.leased().await.parse().expect("an address");
     assert!((Ipv4Addr::new(10, 77, 0, 100)..=Ipv4Addr::new(10, 77, 0, 150)).contains(&leased), "{leased}");
     assert_eq!(lab.offered().await, ["gnomon.noarch 1.0-1"]);
+    yard.mergeyard(&["target", "check", "yum"]).await.good();
 
     lab.publish(&["sundial", "1.1"]).await;
     let list = "sundial # and with it gnomon\n";
     assert!(checked(&mut yard, list).await.starts_with("success +1 package, 2 with dependencies"));
     assert_eq!(lab.offered().await, ["gnomon.noarch 1.0-1"], "a pull request only asks");
     let run = merge(&mut yard, list).await;
-    assert_eq!(states(&run), ["mirror: success"], "{run:#}\n{}", yard.log(&run).await);
+    ended(&yard, &run, "success").await;
     lab.install("sundial").await.good();
     let said = lab.shell("client", "sh /srv/root/usr/bin/sundial").await;
     assert_eq!(said, "sundial 1.1 casts a shadow\n", "with what it depends on");
 
     let run = merge(&mut yard, "gnomon\n").await;
-    assert_eq!(states(&run), ["mirror: success"], "{run:#}\n{}", yard.log(&run).await);
+    ended(&yard, &run, "success").await;
     let said = lab.install("sundial").await;
     assert!(said.stderr.contains("Unable to find a match: sundial"), "{said}");
     assert_eq!(lab.offered().await, ["gnomon.noarch 1.0-1"]);
+
+    yard.mergeyard(&["rollback", "yum"]).await.good();
+    lab.install("sundial").await.good();
     yard.stop().await;
 }
 
@@ -135,15 +146,14 @@ async fn an_upstream_that_is_broken_leaves_the_mirror_as_it_was() {
     for (fault, how) in faults {
         lab.shell("upstream", &format!("cd /srv/upstream && {how}")).await;
         let run = merge(&mut yard, &format!("# {fault}\nsundial\n")).await;
-        let log = yard.log(&run).await;
-        assert_eq!(states(&run), ["mirror: failure"], "{fault}: {run:#}\n{log}");
-        assert!(log.contains("http://10.78.0.1/"), "{fault}: it is said whose fault it is:\n{log}");
+        let why = ended(&yard, &run, "failure").await;
+        assert!(why.contains("http://10.78.0.1/"), "{fault}: it is said whose fault it is: {why}");
         assert_eq!(lab.served().await, served, "{fault}");
         lab.shell("upstream", "rm -r /srv/upstream/* && cp -a /srv/whole/* /srv/upstream/").await;
     }
     lab.install("gnomon").await.good();
     let run = merge(&mut yard, "sundial\n").await;
-    assert_eq!(states(&run), ["mirror: success"], "{run:#}\n{}", yard.log(&run).await);
+    ended(&yard, &run, "success").await;
     lab.install("sundial").await.good();
     yard.stop().await;
 }
@@ -156,9 +166,8 @@ async fn an_upstream_that_is_cut_off_in_the_middle_of_a_transfer_changes_nothing
     half_way(&lab, &mut yard).await;
     lab.good(&["cut", "upstream"]).await;
     let run = yard.finished(2).await;
-    let log = yard.log(&run).await;
-    assert_eq!(states(&run), ["mirror: failure"], "{run:#}\n{log}");
-    assert!(log.contains("http://10.78.0.1/"), "it is said what was cut:\n{log}");
+    let why = ended(&yard, &run, "failure").await;
+    assert!(why.contains("http://10.78.0.1/"), "it is said what was cut: {why}");
     assert_eq!(lab.served().await, served);
     lab.install("gnomon").await.good();
 
