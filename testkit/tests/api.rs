@@ -68,7 +68,9 @@ async fn every_operation_of_the_document_answers_as_the_document_says() {
             let response = request.send().await.unwrap();
             // Nothing waits in this yard; what an answer does is told where something does.
             let unasked = place.ends_with("approvals") && response.status() == StatusCode::CONFLICT;
-            assert!(unasked || response.status().is_success(), "{place}: {}", response.status());
+            // Nothing was deployed either.
+            let unknown = place.ends_with("rollback") && response.status() == StatusCode::NOT_FOUND;
+            assert!(unasked || unknown || response.status().is_success(), "{place}: {}", response.status());
             check(&document, operation, &place, response).await;
             called.insert(place);
         }

@@ -4,14 +4,14 @@
 //! once undisturbed; then once for each moment with the server killed there, and told again
 //! from its beginning to the next server, so that every delivery also arrives twice.
 
-use mergeyard_server::store::Fuse;
+use mergeyard_server::{sample::SampleMerge, store::Fuse};
 use mergeyard_testkit::{
     script::Act,
     yard::{TestYard, borrowed, service},
 };
 use serde_json::Value;
 
-use crate::life;
+use crate::{deployments, life};
 
 /// Deliveries of every kind of ending: published, unchanged, refused, ignored.
 struct Story(Vec<(&'static str, Value)>);
@@ -121,6 +121,51 @@ async fn a_run_with_services_gates_and_handlers_ends_the_same_wherever_the_serve
         done.sort();
         assert_eq!(done, played, "killed at moment {moment}: each container is made once");
         assert!(yard.script.serving().is_empty(), "killed at moment {moment}");
+        yard.close().await;
+    }
+}
+
+/// One that goes live, and one that is not proven.
+async fn deploy(yard: &TestYard, second: &SampleMerge) {
+    deployments::merge(yard, "d-1", &yard.first).await;
+    yard.settle().await;
+    deployments::merge(yard, "d-2", second).await;
+    yard.settle().await;
+}
+
+async fn to_be_deployed() -> (TestYard, SampleMerge) {
+    let mut yard = deployments::rollouts().await;
+    yard.script.next("rollout", Act::Publish);
+    yard.script.next("rollout", Act::Unhealthy("/health answered 500"));
+    let second = deployments::raise(&mut yard, "0.2.0");
+    (yard, second)
+}
+
+#[tokio::test]
+async fn a_deployment_is_made_written_down_and_told_once_wherever_the_server_was_killed() {
+    let (yard, second) = to_be_deployed().await;
+    deploy(&yard, &second).await;
+    let (world, moments, played) = (yard.world().await, yard.yard().store.moments(), yard.script.played());
+    assert!(world.contains("rolled_back") && world.contains("github clock-vm"), "{world}");
+    yard.close().await;
+    assert!(moments > 20, "the story has only {moments} moments");
+
+    for moment in 1..=moments {
+        let (mut yard, second) = to_be_deployed().await;
+        yard.kill().await;
+        yard.start(Fuse::of(moment)).await;
+        let server = yard.yard().clone();
+        tokio::select! {
+            () = deploy(&yard, &second) => {}
+            () = server.store.burnt_out() => {}
+        }
+        drop(server);
+        yard.kill().await;
+        yard.start(Fuse::endless()).await;
+        yard.settle().await;
+        deploy(&yard, &second).await;
+        assert_eq!(yard.world().await, world, "killed at moment {moment} of {moments}");
+        assert_eq!(yard.script.played(), played, "killed at moment {moment}: nothing goes live twice");
         yard.close().await;
     }
 }

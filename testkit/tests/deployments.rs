@@ -337,7 +337,7 @@ async fn rights_are_asked_for_again_at_the_last_moment() {
     yard.settle().await;
     let refused = yard.run(2).await.workflows[0].why.clone().unwrap();
     assert!(
-        refused.contains("deploy.yml:7:12: this repository may not use target `clock-vm`, nor any other"),
+        refused.contains("deploy.yml:8:12: this repository may not use target `clock-vm`, nor any other"),
         "{refused}"
     );
     assert!(deployed(&yard).await.is_empty());

@@ -80,6 +80,14 @@ fn keys(what: &str, step: &Step, findings: &mut Findings) {
                 format!("{name} has `uses` and `{key}`: an action brings its own, remove one of the two"),
             );
         }
+        if step.detach {
+            say(
+                "pipeline-uses",
+                format!(
+                    "{name} has `uses` and `detach`: an action has an end that others wait for, remove `detach`"
+                ),
+            );
+        }
     } else if !image && !built_in_clone {
         say("pipeline-no-image", format!("{name} has no `image`: name one, or an action with `uses`"));
     }

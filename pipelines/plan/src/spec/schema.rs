@@ -6,7 +6,7 @@ use super::{
     grammar::{Shape, Standing, Table},
     keys::WORKFLOW,
 };
-use crate::event::EventKind;
+use crate::{event::EventKind, uses};
 
 /// JSON Schema, draft 2020-12.
 pub fn schema() -> Value {
@@ -19,12 +19,31 @@ pub fn schema() -> Value {
     });
     if let (Value::Object(schema), Value::Object(root)) = (&mut schema, root) {
         schema.extend(root);
+        describe_actions(&mut definitions);
         schema.insert("$defs".into(), Value::Object(definitions));
         // A file whose steps all come from an included one.
         schema.remove("required");
         schema.insert("anyOf".into(), json!([{"required": ["steps"]}, {"required": ["include"]}]));
     }
     schema
+}
+
+/// What `with` takes depends on what `uses` says.
+fn describe_actions(definitions: &mut Map<String, Value>) {
+    let Some(Value::Object(step)) = definitions.get_mut("step") else { return };
+    let action = |(name, keys): (&str, &[(&str, &str)])| {
+        let keys: Map<String, Value> =
+            keys.iter().map(|(key, about)| ((*key).to_owned(), json!({"description": about}))).collect();
+        json!({
+            "if": {"required": ["uses"], "properties": {"uses": {"const": name}}},
+            "then": {"properties": {"with": {"properties": keys, "additionalProperties": false}}},
+        })
+    };
+    step.insert("allOf".to_owned(), uses::described().map(action).collect());
+    let names: Vec<&str> = uses::described().map(|(name, _)| name).collect();
+    if let Some(Value::Object(uses)) = step.get_mut("properties").and_then(|all| all.get_mut("uses")) {
+        uses.insert("examples".to_owned(), json!(names));
+    }
 }
 
 fn of_table(table: &Table, definitions: &mut Map<String, Value>) -> Value {

@@ -3,13 +3,25 @@
 use std::collections::BTreeMap;
 
 use super::{
-    health, target,
+    Key, health, target,
     with::{With, path},
 };
 use crate::{
     action::{Action, AnsibleAction},
     event::one_line,
 };
+
+pub(super) const KEYS: [Key; 6] = [
+    ("target", "The machine, by the operator's name for it"),
+    ("playbook", "The file that is run, in `folder`; site.yml"),
+    ("folder", "The folder of the commit where Ansible is started; the root"),
+    ("image", "An image that has ansible-playbook; mergeyard-ansible"),
+    ("variables", "Extra variables; values may be from_secret"),
+    (
+        "health",
+        "What proves it: an address, a path, or a map with url or path, status, body, timeout, retries, interval",
+    ),
+];
 
 /// Built from `examples/clock/ansible/Dockerfile`.
 const IMAGE: &str = "mergeyard-ansible";

@@ -2,8 +2,14 @@
 
 use mergeyard_types::{ImageName, Version};
 
-use super::with::With;
+use super::{Key, with::With};
 use crate::action::{Action, ImageAction};
+
+pub(super) const KEYS: [Key; 3] = [
+    ("folder", "The folder of the commit with the Dockerfile; the root when not said"),
+    ("name", "In the place of the name in spec.json"),
+    ("version", "In the place of the version in spec.json"),
+];
 
 pub(super) fn read(with: &mut With<'_>) -> Option<Action> {
     let folder = with.text("folder");

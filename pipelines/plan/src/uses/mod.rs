@@ -27,13 +27,21 @@ use with::With;
 /// Reads a step's `with` into an action. `None` after a finding.
 type Read = fn(&mut With<'_>) -> Option<Action>;
 
+/// A key of `with`, and what it says.
+type Key = (&'static str, &'static str);
+
 /// By name: what it takes, and how it is read.
-const ACTIONS: [(&str, &[&str], Read); 4] = [
-    ("image", &["folder", "name", "version"], image::read),
-    ("yum-mirror", &["target", "file"], yum_mirror::read),
-    ("ansible", &["target", "playbook", "folder", "image", "variables", "health"], ansible::read),
+const ACTIONS: [(&str, &[Key], Read); 4] = [
+    ("image", &image::KEYS, image::read),
+    ("yum-mirror", &yum_mirror::KEYS, yum_mirror::read),
+    ("ansible", &ansible::KEYS, ansible::read),
     ("rollout", &rollout::KEYS, rollout::read),
 ];
+
+/// Each action with what its `with` takes, for who describes the language.
+pub(crate) fn described() -> impl Iterator<Item = (&'static str, &'static [Key])> {
+    ACTIONS.iter().map(|(name, keys, _)| (*name, *keys))
+}
 
 /// A step that asks for an action, and where it stands.
 pub(crate) struct Asked<'a> {
@@ -57,8 +65,9 @@ pub(crate) fn action(asked: &Asked<'_>, runs: bool, findings: &mut Vec<Finding>)
         findings.extend(with.findings);
         return None;
     };
-    for (key, _) in asked.step.with.iter().filter(|(key, _)| !keys.contains(&key.as_str())) {
-        let message = format!("`{name}` takes no `{}`; it takes {}", key.value, keys.join(", "));
+    let known: Vec<&str> = keys.iter().map(|(key, _)| *key).collect();
+    for (key, _) in asked.step.with.iter().filter(|(key, _)| !known.contains(&key.as_str())) {
+        let message = format!("`{name}` takes no `{}`; it takes {}", key.value, known.join(", "));
         with.say("uses-with", key, message);
     }
     let action = if with.findings.is_empty() && runs { read(&mut with) } else { None };

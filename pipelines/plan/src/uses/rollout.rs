@@ -6,7 +6,7 @@ use mergeyard_types::{Digest, ImageName, Version};
 use serde_json::Value;
 
 use super::{
-    health, target,
+    Key, health, target,
     with::{With, label, port},
 };
 use crate::{
@@ -15,18 +15,21 @@ use crate::{
     outputs, settings,
 };
 
-pub(super) const KEYS: [&str; 11] = [
-    "target",
-    "service",
-    "image",
-    "port",
-    "publish",
-    "network",
-    "environment",
-    "command",
-    "volumes",
-    "user",
-    "health",
+pub(super) const KEYS: [Key; 11] = [
+    ("target", "The machine, by the operator's name for it"),
+    ("service", "What stays while its containers come and go; the last part of the image's name"),
+    ("image", "A name in the registry, of what this run published; or name:version, or name@sha256:…"),
+    ("port", "What the program listens on"),
+    ("publish", "Where the target offers it: a port, or address:port; or a list"),
+    ("network", "What services of one application share on the target; mergeyard"),
+    ("environment", "Variables; values may be from_secret"),
+    ("command", "In the place of the image's: a list of words"),
+    ("volumes", "name:/path, with :ro for reading only"),
+    ("user", "As whom it runs, by name or number, with an optional group"),
+    (
+        "health",
+        "What proves it before it goes live: a path, or a map with path, status, body, timeout, retries, interval",
+    ),
 ];
 
 const NETWORK: &str = "mergeyard";

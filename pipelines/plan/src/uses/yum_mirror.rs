@@ -1,7 +1,7 @@
 //! `uses: yum-mirror`: the packages that a list of the commit names, on a mirror.
 
 use super::{
-    target,
+    Key, target,
     with::{With, path},
 };
 use crate::{
@@ -9,6 +9,11 @@ use crate::{
     event::one_line,
     package_list::LISTS,
 };
+
+pub(super) const KEYS: [Key; 2] = [
+    ("target", "The mirror; not needed where the repository may use only one"),
+    ("file", "The list of packages in the commit; packages.txt, else packages.json"),
+];
 
 pub(super) fn read(with: &mut With<'_>) -> Option<Action> {
     let check = with.is_check();

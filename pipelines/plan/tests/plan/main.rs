@@ -20,6 +20,7 @@ mod scenarios;
 mod schema;
 mod substitute;
 mod untrusted;
+mod uses;
 mod values;
 mod when;
 mod workflows;

@@ -66,6 +66,14 @@ fn the_schema_is_whole() {
         assert!(schema["properties"][key]["description"].is_string(), "{key}");
     }
     assert_eq!(schema["properties"]["branches"]["deprecated"], true);
+    let step = &schema["$defs"]["step"];
+    assert_eq!(
+        step["properties"]["uses"]["examples"],
+        serde_json::json!(["image", "yum-mirror", "ansible", "rollout"])
+    );
+    let rollout = step["allOf"].as_array().unwrap().last().unwrap();
+    assert_eq!(rollout["if"]["properties"]["uses"]["const"], "rollout");
+    assert!(rollout["then"]["properties"]["with"]["properties"]["health"]["description"].is_string());
     let events = schema["$defs"]["when"]["properties"]["event"].to_string();
     assert!(events.contains("pull_request_merged") && events.contains("\"cron\""), "{events}");
 }
