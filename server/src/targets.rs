@@ -54,7 +54,7 @@ pub enum Condition {
     Unknown,
 }
 
-/// How many services are how, for whoever counts.
+/// How many services of the targets that are defined are how, for whoever counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     pub services: usize,
@@ -139,7 +139,8 @@ impl Standing {
 impl Tally {
     pub fn of(all: &[Standing]) -> Self {
         let mut tally = Tally::default();
-        for service in all.iter().flat_map(|standing| &standing.services).filter(|one| one.live.is_some()) {
+        let defined = all.iter().filter(|standing| standing.defined.is_some());
+        for service in defined.flat_map(|standing| &standing.services).filter(|one| one.live.is_some()) {
             tally.services += 1;
             *match service.drift.as_ref().map(|drift| &drift.seen) {
                 None => &mut tally.unlooked,
@@ -180,7 +181,9 @@ pub async fn all(store: &Store, rules: &Rules, now: Timestamp) -> Result<Vec<Sta
     }
     for row in drift {
         let service = all.get_mut(&row.target).and_then(|standing| standing.service(&row.service));
-        if let Some(service) = service.filter(|one| one.live.as_ref().is_some_and(|live| live.row.id == row.deployment)) {
+        if let Some(service) =
+            service.filter(|one| one.live.as_ref().is_some_and(|live| live.row.id == row.deployment))
+        {
             service.drift = Some(row);
         }
     }

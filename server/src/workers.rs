@@ -12,7 +12,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
 use crate::{
-    drift, ends, inbox, leases, missed, outbox, retention, schedules, services, steps, store::StoreError, yard::Yard,
+    drift, ends, inbox, leases, missed, outbox, retention, schedules, services, steps, store::StoreError,
+    yard::Yard,
 };
 
 /// Repositories whose deliveries are decided at the same time: a slow fetch of one must

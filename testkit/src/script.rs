@@ -142,11 +142,7 @@ impl Play for Stage {
         Box::pin(async move { stage.perform(job, cx).await })
     }
 
-    fn look(
-        &self,
-        target: &Target,
-        sought: &[Sought],
-    ) -> BoxFuture<'static, Vec<Result<Seen, OutOfReach>>> {
+    fn look(&self, target: &Target, sought: &[Sought]) -> BoxFuture<'static, Vec<Result<Seen, OutOfReach>>> {
         let seen = sought.iter().map(|one| self.script.seen(target, one)).collect();
         Box::pin(std::future::ready(seen))
     }

@@ -7,6 +7,8 @@ use mergeyard_testkit::yard::{TestYard, service};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::deployments;
+
 /// A yard with a run that waits, a run that is over, and a token that may do everything.
 async fn busy() -> (TestYard, String) {
     let yard = TestYard::new().await;
@@ -28,8 +30,20 @@ async fn start_second(yard: &mut TestYard) {
 
 #[tokio::test]
 async fn every_operation_of_the_document_answers_as_the_document_says() {
-    let (mut yard, token) = busy().await;
-    start_second(&mut yard).await;
+    let mut yard = deployments::rollouts().await;
+    deployments::merge(&yard, "d-1", &yard.first).await;
+    yard.settle().await;
+    for (id, version) in [("d-2", "0.2.0"), ("d-3", "0.3.0")] {
+        let merge = deployments::raise(&mut yard, version);
+        deployments::merge(&yard, id, &merge).await;
+        match id {
+            "d-2" => yard.settle().await,
+            // The last one waits.
+            _ => assert!(Worker::Inbox.turn(yard.yard()).await.unwrap()),
+        }
+    }
+    assert!(!Worker::Drift.turn(yard.yard()).await.unwrap());
+    let token = yard.token("walker", "admin").await;
     let document = yard.get("/api/v1/openapi.json", None).await.body;
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     let mut called = BTreeSet::new();
@@ -61,7 +75,7 @@ async fn every_operation_of_the_document_answers_as_the_document_says() {
             called.insert(place);
         }
     }
-    assert_eq!(called.len(), 14, "{called:#?}");
+    assert_eq!(called.len(), 19, "{called:#?}");
     yard.settle().await;
     yard.close().await;
 }
@@ -75,7 +89,8 @@ fn example(place: &str) -> (String, Option<Value>) {
         "POST /api/v1/runs/{id}/approvals" => {
             return ("/api/v1/runs/1/approvals".to_owned(), Some(json!({ "answer": "approve" })));
         }
-        "POST /api/v1/runs/{id}/cancel" => "/api/v1/runs/2/cancel",
+        "POST /api/v1/runs/{id}/cancel" => "/api/v1/runs/3/cancel",
+        "GET /api/v1/targets/{name}" => "/api/v1/targets/clock-vm",
         "POST /api/v1/targets/{name}/rollback" => "/api/v1/targets/clock-vm/rollback",
         "POST /api/v1/repos/{owner}/{name}/runs" => "/api/v1/repos/acme/clock/runs",
         other => return general(other),
@@ -212,6 +227,13 @@ async fn what_does_not_read_is_a_problem_document() {
         ("/api/v1/runs/999/steps", StatusCode::NOT_FOUND),
         ("/api/v1/runs/999/events", StatusCode::NOT_FOUND),
         ("/api/v1/deliveries/d-9", StatusCode::NOT_FOUND),
+        ("/api/v1/targets/none", StatusCode::NOT_FOUND),
+        ("/api/v1/targets/A%20B", StatusCode::NOT_FOUND),
+        ("/api/v1/deployments/9", StatusCode::NOT_FOUND),
+        ("/api/v1/deployments/x", StatusCode::NOT_FOUND),
+        ("/api/v1/deployments?target=A", StatusCode::BAD_REQUEST),
+        ("/api/v1/deployments?targt=a", StatusCode::BAD_REQUEST),
+        ("/api/v1/deployments/events?target=none", StatusCode::NOT_FOUND),
         ("/api/v1/nothing", StatusCode::NOT_FOUND),
         ("/api/v1/runs/1/cancel", StatusCode::METHOD_NOT_ALLOWED),
     ] {

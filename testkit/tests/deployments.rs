@@ -33,7 +33,7 @@ steps:
   - {name: playbook, uses: ansible, with: {target: clock-vm}}
 ";
 
-type Files = Vec<(String, Vec<u8>)>;
+pub(crate) type Files = Vec<(String, Vec<u8>)>;
 
 fn files(version: &str, pipeline: &str) -> Files {
     let mut files = service("backend", version, version);
@@ -54,7 +54,11 @@ pub(crate) async fn yard_with(files: Files, more: &str) -> TestYard {
 }
 
 pub(crate) async fn rollouts() -> TestYard {
-    yard_with(files("0.1.0", ROLLOUT), "").await
+    yard_with(rollout_files(), "").await
+}
+
+pub(crate) fn rollout_files() -> Files {
+    files("0.1.0", ROLLOUT)
 }
 
 pub(crate) fn raise(yard: &mut TestYard, version: &str) -> SampleMerge {

@@ -18,5 +18,7 @@ mod run_page;
 mod sample;
 mod secrets;
 mod store;
+mod targets;
+mod targets_page;
 mod tokens;
 mod web;

@@ -35,7 +35,7 @@ use tower::ServiceExt;
 pub(crate) const NOW: Timestamp = Timestamp(1_795_250_400_000);
 
 /// Everything that text can do on a page, in one line.
-const HOSTILE: &str = "<script>alert(1)</script> \"'><img src=x onerror=alert(1)> \u{1b}[31mred\u{1b}[0m \u{1b}]8;;javascript:alert(1)\u{7}link\u{1b}]8;;\u{7} \u{202e}gnp.exe \u{200b}";
+pub(crate) const HOSTILE: &str = "<script>alert(1)</script> \"'><img src=x onerror=alert(1)> \u{1b}[31mred\u{1b}[0m \u{1b}]8;;javascript:alert(1)\u{7}link\u{1b}]8;;\u{7} \u{202e}gnp.exe \u{200b}";
 
 pub(crate) struct Site {
     pub(crate) pages: Pages,
@@ -271,7 +271,7 @@ impl Events {
     }
 }
 
-fn assert_inert(page: &str, path: &str) {
+pub(crate) fn assert_inert(page: &str, path: &str) {
     for bad in ["<script>alert", "<img src=x", "\u{1b}", "\u{202e}", "\u{200b}", "javascript:alert", "\u{7}"]
     {
         assert!(!page.contains(bad), "{path} carries {bad:?}");
@@ -345,6 +345,10 @@ async fn every_answer_has_the_strict_policy() {
         ("/nothing".into(), 404),
         ("/runs/999".into(), 404),
         ("/runs/x".into(), 404),
+        ("/targets".into(), 200),
+        ("/targets/none".into(), 404),
+        ("/targets/%3Cscript%3E".into(), 404),
+        ("/api/v1/deployments/events?target=none".into(), 404),
         ("/repos/clock".into(), 404),
         ("/deliveries/no%20such".into(), 404),
         ("/assets/style-0.css".into(), 404),
@@ -617,6 +621,7 @@ async fn empty_pages_say_what_to_do_next() {
         ("/", "mergeyard demo"),
         ("/runs", "mergeyard hook add OWNER/REPO"),
         ("/images", "mergeyard demo"),
+        ("/targets", "mergeyard target check"),
         ("/deliveries", "https://ci.example.org/hooks/github"),
     ] {
         assert!(site.page(path).await.contains(advice), "{path}");

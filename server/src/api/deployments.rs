@@ -116,9 +116,7 @@ pub(super) async fn deployments(
     let (before, asked) = Page::new(query.before, query.limit).ask()?;
     let target: Option<TargetName> = match query.target.as_deref().map(str::parse) {
         None => None,
-        Some(target) => {
-            Some(target.map_err(|error| Problem::bad_request(format!("`target`: {error}")))?)
-        }
+        Some(target) => Some(target.map_err(|error| Problem::bad_request(format!("`target`: {error}")))?),
     };
     let service = query.service.as_deref();
     let rows = yard.store.deployed(target.as_ref(), service, before.map(DeploymentId), asked).await?;

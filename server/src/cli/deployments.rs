@@ -23,7 +23,10 @@ pub(super) async fn deployments(config: Config, args: Args) -> Result<(), Failed
     let store = open(&config).await?;
     let rows = store.deployed(target.as_ref(), service.as_deref(), None, limit).await?;
     if format == Format::Json {
-        println!("{}", serde_json::to_string_pretty(&rows.iter().map(api::Deployment::of).collect::<Vec<_>>())?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&rows.iter().map(api::Deployment::of).collect::<Vec<_>>())?
+        );
         return Ok(());
     }
     if rows.is_empty() {

@@ -191,6 +191,9 @@ fn mirror(at: usize, raw: RawMirror, folder: &Path) -> Result<Mirror, ConfigErro
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err(wrong("url", "must begin with https:// or http://: what is served is read there"));
     }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong("url", "has a login in it, which pages and logs would show; take it out"));
+    }
     let read = |path: PathBuf| {
         let path = folder.join(path);
         std::fs::read(&path)

@@ -90,8 +90,7 @@ impl Store {
     }
 
     pub async fn deployed_as(&self, id: DeploymentId) -> Result<Option<Deployed>, StoreError> {
-        let row =
-            sqlx::query(deployed!("WHERE d.id = ?")).bind(id.0).fetch_optional(&self.reader).await?;
+        let row = sqlx::query(deployed!("WHERE d.id = ?")).bind(id.0).fetch_optional(&self.reader).await?;
         row.as_ref().map(deployed_row).transpose()
     }
 

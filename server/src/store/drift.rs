@@ -30,7 +30,9 @@ pub enum Seen {
     /// Nobody can see it from outside.
     Untold,
     /// Not an answer about the service: it could not be looked.
-    Unreachable { why: String },
+    Unreachable {
+        why: String,
+    },
 }
 
 /// A look at the service of one deployment, before it is known whether it still counts.
@@ -114,8 +116,7 @@ pub enum Sight {
 }
 
 impl Sight {
-    pub const ALL: [Sight; 5] =
-        [Sight::Same, Sight::Differs, Sight::Gone, Sight::Untold, Sight::Unreachable];
+    pub const ALL: [Sight; 5] = [Sight::Same, Sight::Differs, Sight::Gone, Sight::Untold, Sight::Unreachable];
 
     pub fn as_str(self) -> &'static str {
         match self {

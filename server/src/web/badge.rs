@@ -125,8 +125,7 @@ impl From<Condition> for Badge {
 const BACK: &str = r#"<path class="line" d="M3.2 5.2A5.8 5.8 0 1 1 2.2 8M3 1.6v3.8h3.8"/>"#;
 
 /// Nobody answers.
-const SILENT: &str =
-    r#"<circle cx="8" cy="8" r="6.2" class="line" stroke-dasharray="2.4 2.3"/><path class="line" d="M8 4.8v4m0 2.3v.1"/>"#;
+const SILENT: &str = r#"<circle cx="8" cy="8" r="6.2" class="line" stroke-dasharray="2.4 2.3"/><path class="line" d="M8 4.8v4m0 2.3v.1"/>"#;
 
 /// Not equal.
 const UNLIKE: &str = r#"<rect x="1" y="1" width="14" height="14" rx="3.5" class="body"/><path class="cut" d="M4.6 6.2h6.8m-6.8 3.6h6.8m-1.6-6-3.6 8.4"/>"#;

@@ -51,7 +51,9 @@ pub(super) async fn overview(State(pages): State<Pages>) -> Page {
     )?;
     let runs = runs.into_iter().map(Listed::from).collect();
     let blocked = blocked.into_iter().map(Listed::from).collect();
-    let services = targets.into_iter().flat_map(|one| one.services.into_iter().map(move |service| (one.name.clone(), service)));
+    let services = targets
+        .into_iter()
+        .flat_map(|one| one.services.into_iter().map(move |service| (one.name.clone(), service)));
     let services = services.filter(|(_, service)| service.condition() >= Condition::Unreachable);
     let services = services.take(TROUBLES as usize).collect();
     page(&Overview { shell, runs, blocked, deliveries, effects, services })

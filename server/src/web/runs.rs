@@ -4,7 +4,9 @@ use askama::{Template, filters::Safe};
 use axum::extract::{Path, State};
 use mergeyard_types::{RepoName, RunId};
 
-use super::{Answer, Filter, Page, Pages, Query, Rows, Shell, asked, badge::Badge, named, page, source::Source};
+use super::{
+    Answer, Filter, Page, Pages, Query, Rows, Shell, asked, badge::Badge, named, page, source::Source,
+};
 use crate::store::{Due, RunRow};
 
 const PAGE: u32 = 50;

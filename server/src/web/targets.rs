@@ -3,17 +3,12 @@
 use askama::{Template, filters::Safe};
 use axum::extract::{Path, State};
 use mergeyard_run::target::Reach;
-use mergeyard_types::{DeploymentId, TargetName};
+use mergeyard_types::{DeploymentId, RunId, State as Word, TargetName, Timestamp};
 
-use super::{
-    Answer, Page, Pages, Query, Rows, Shell, asked,
-    badge::Badge,
-    deployed::Shown,
-    named, page,
-};
+use super::{Answer, Page, Pages, Query, Rows, Shell, asked, badge::Badge, deployed::Shown, named, page};
 use crate::{
     cli::text,
-    store::{Deployed, DriftRow, Seen, WaitingRow},
+    store::{Deployed, Seen, WaitingRow},
     targets::{self, Standing, Tally},
 };
 
@@ -54,6 +49,8 @@ pub(super) struct Target {
     pub(super) standing: Standing,
     badge: Option<Safe<Badge>>,
     services: Vec<Service>,
+    /// Of what waits.
+    queued: Safe<Badge>,
     waiting: Vec<WaitingRow>,
     /// Those that are only counted.
     more_waiting: usize,
@@ -64,24 +61,30 @@ pub(super) struct Service {
     badge: Safe<Badge>,
     live: Option<Shown>,
     newest: Option<Shown>,
-    drift: Option<DriftRow>,
+    amiss: Option<Amiss>,
+    looked: Option<Timestamp>,
+    /// Nobody can see it from outside.
+    is_untold: bool,
+}
+
+/// What is wrong with what is live.
+struct Amiss {
+    seen: Seen,
+    since: Timestamp,
+    /// It made live what ought to be.
+    run: RunId,
 }
 
 impl From<Standing> for Target {
     fn from(mut standing: Standing) -> Self {
-        let badge = standing.condition().map(Badge::of);
+        let badge = standing.condition().filter(|_| standing.defined.is_some()).map(Badge::of);
         let services = std::mem::take(&mut standing.services);
         let mut waiting = standing.waiting.clone();
         let more_waiting = waiting.len().saturating_sub(WAITING);
         waiting.truncate(WAITING);
-        let service = |one: targets::Service| Service {
-            badge: Badge::of(one.condition()),
-            name: one.name,
-            live: one.live.map(Shown::from),
-            newest: one.newest.map(Shown::from),
-            drift: one.drift,
-        };
-        Self { badge, services: services.into_iter().map(service).collect(), waiting, more_waiting, standing }
+        let services = services.into_iter().map(Service::of).collect();
+        let queued = Badge::of(Word::Queued);
+        Self { badge, services, queued, waiting, more_waiting, standing }
     }
 }
 
@@ -119,7 +122,8 @@ impl Targets {
     /// All of it in one sentence.
     fn sentence(&self) -> String {
         let Tally { services, same, drifted, unreachable, .. } = self.tally;
-        let targets = text::count(self.targets.len() as u64, "target");
+        let defined = self.targets.iter().filter(|target| target.standing.defined.is_some()).count();
+        let targets = text::count(defined as u64, "target");
         let many = |number: usize| text::count(number as u64, "service");
         let mut said = format!("{targets}, {} live on them.", many(services));
         if drifted > 0 {
@@ -136,9 +140,22 @@ impl Targets {
 }
 
 impl Service {
-    /// What is said of the last look.
-    fn seen(&self) -> Option<&Seen> {
-        self.drift.as_ref().map(|drift| &drift.seen)
+    fn of(one: targets::Service) -> Self {
+        let badge = Badge::of(one.condition());
+        let looked = one.drift.as_ref().map(|drift| drift.looked);
+        let is_untold = one.drift.as_ref().is_some_and(|drift| drift.seen == Seen::Untold);
+        let run = one.live.as_ref().map(|live| live.row.run);
+        let amiss =
+            one.drift.zip(run).map(|(drift, run)| Amiss { seen: drift.seen, since: drift.since, run });
+        Self {
+            name: one.name,
+            badge,
+            live: one.live.map(Shown::from),
+            newest: one.newest.map(Shown::from),
+            amiss: amiss.filter(|amiss| !matches!(amiss.seen, Seen::Same | Seen::Untold)),
+            looked,
+            is_untold,
+        }
     }
 }
 
@@ -158,10 +175,8 @@ pub(super) async fn target(State(pages): State<Pages>, Path(name): Path<String>,
     let live: Vec<DeploymentId> =
         standing.services.iter().filter_map(|one| Some(one.live.as_ref()?.row.id)).collect();
     let service = service.filter(|service| !service.is_empty());
-    let rows = pages
-        .store
-        .deployed(Some(&name), service.as_deref(), before.map(DeploymentId), PAGE + 1)
-        .await?;
+    let rows =
+        pages.store.deployed(Some(&name), service.as_deref(), before.map(DeploymentId), PAGE + 1).await?;
     let show = |one: Deployed| {
         let is_live = live.contains(&one.row.id);
         Shown::from(one).live(is_live)

@@ -49,7 +49,10 @@ pub(super) fn find(running: &[Running], target: &TargetName, sought: &Sought) ->
             let own: Vec<_> = running.iter().filter(|one| one.is_of(target, &sought.service)).collect();
             // Nobody reaches a service without its gateway, whatever runs behind it.
             let is_offered = own.iter().any(|one| one.label(labels::ROLE) == Some(labels::GATEWAY));
-            own.iter().filter(|_| is_offered).filter_map(|one| one.label(labels::DIGEST)?.parse().ok()).collect()
+            own.iter()
+                .filter(|_| is_offered)
+                .filter_map(|one| one.label(labels::DIGEST)?.parse().ok())
+                .collect()
         }
         Way::Playbook => running.iter().flat_map(|one| one.made_from(sought.image.as_ref())).collect(),
         Way::Mirror => HashSet::new(),
@@ -75,7 +78,8 @@ impl Running {
     fn made_from<'a>(&'a self, image: Option<&'a ImageName>) -> impl Iterator<Item = Digest> + 'a {
         self.images.iter().filter_map(move |reference| {
             let (name, digest) = reference.split_once('@')?;
-            let is_it = image.is_some_and(|image| name.split_once('/').is_some_and(|(_, own)| own == image.as_str()));
+            let is_it =
+                image.is_some_and(|image| name.split_once('/').is_some_and(|(_, own)| own == image.as_str()));
             digest.parse().ok().filter(|_| is_it)
         })
     }

@@ -91,7 +91,8 @@ impl Docker {
 /// The snapshot that a yum mirror serves, read as its clients read it.
 async fn snapshot(target: &Target) -> Result<Seen, OutOfReach> {
     let mirror = target.mirror.as_ref();
-    let mirror = mirror.ok_or_else(|| OutOfReach(format!("target `{}` is no mirror any more", target.name)))?;
+    let mirror =
+        mirror.ok_or_else(|| OutOfReach(format!("target `{}` is no mirror any more", target.name)))?;
     let served = Served::by(mirror).map_err(OutOfReach)?;
     let digest = served.digest().await.map_err(OutOfReach)?;
     Ok(digest.map_or(Seen::Nothing, Seen::Digest))

@@ -35,8 +35,7 @@ fn tell(standing: &Standing) {
     for service in &standing.services {
         let live = service.live.as_ref().map_or_else(|| "nothing proven yet".to_owned(), edition);
         let condition = service.condition();
-        let mut line =
-            format!("  {:11}  {:20}  {live}", condition.as_str(), text::plain(&service.name));
+        let mut line = format!("  {:11}  {:20}  {live}", condition.as_str(), text::plain(&service.name));
         if let Some(said) = said(service, condition) {
             line += &format!("  {}", text::plain(&said));
         }
