@@ -29,7 +29,7 @@ phase() {
 check_scripts() {
   shellcheck scripts/*.sh .ci/run scripts/compose/registry/entrypoint.sh scripts/compose/ngrok/{ngrok,answer} examples/clock/up.sh examples/clock/vm/*.sh \
     examples/yum-lab/lab/{,hosts/}*.sh &&
-    lint_playbook examples/clock/ansible && lint_playbook examples/yum-lab &&
+    lint_playbook examples/clock/ansible && lint_playbook examples/yum-lab/ansible &&
     find examples -name '*.json' -exec jq empty {} + &&
     # Each folder of the clock is a build context of its own, so the HTTP part lies in both. It is one file.
     cmp examples/clock/{backend,frontend}/http.rs
