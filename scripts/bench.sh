@@ -11,6 +11,7 @@
 #   scripts/bench.sh registry          images pushed and pulled, beside Debian's `docker-registry`
 #   scripts/bench.sh steps             steps of a workflow, beside `docker run --rm` by hand
 #   scripts/bench.sh logs              lines from a step to a browser, and a million of them kept
+#   scripts/bench.sh mirror            one package more on a yum mirror of 20, 200 and 2,000
 #   scripts/bench.sh --quick           shorter, and without a million runs
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

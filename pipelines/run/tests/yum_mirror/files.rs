@@ -1,7 +1,7 @@
 //! A file server that can be told to fail: the upstream's, and the mirror's own.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
@@ -11,6 +11,7 @@ use axum::{
     extract::State,
     http::{Method, Response, StatusCode, Uri, header},
 };
+use axum_server::tls_rustls::RustlsConfig;
 use futures_util::stream;
 use tokio::sync::watch;
 
@@ -40,14 +41,23 @@ pub(crate) enum Fault {
 
 impl Files {
     pub(crate) async fn serve(folder: PathBuf) -> Files {
-        let shared = Arc::new(Shared {
-            folder: Mutex::new(folder),
-            fault: Mutex::new(Fault::Nothing),
-            held: watch::channel(0).0,
-            open: watch::channel(false).0,
-        });
-        let app = Router::new().fallback(answer).with_state(Arc::clone(&shared));
+        let (app, shared) = app(folder);
         Files { url: crate::support::serve(app).await, shared }
+    }
+
+    /// The same over TLS, with `server.crt` and `server.key` of a folder.
+    pub(crate) async fn serve_tls(folder: PathBuf, certificate: &Path) -> Files {
+        // The client's choice too; whoever comes first makes it.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let (app, shared) = app(folder);
+        let at = |name| certificate.join(name);
+        let tls = RustlsConfig::from_pem_file(at("server.crt"), at("server.key")).await.unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let server = axum_server::from_tcp_rustls(listener, tls).unwrap();
+        tokio::spawn(server.serve(app.into_make_service()));
+        Files { url, shared }
     }
 
     pub(crate) fn fail(&self, fault: Fault) {
@@ -69,6 +79,16 @@ impl Files {
         self.shared.held.send_replace(0);
         self.shared.open.send_replace(true);
     }
+}
+
+fn app(folder: PathBuf) -> (Router, Arc<Shared>) {
+    let shared = Arc::new(Shared {
+        folder: Mutex::new(folder),
+        fault: Mutex::new(Fault::Nothing),
+        held: watch::channel(0).0,
+        open: watch::channel(false).0,
+    });
+    (Router::new().fallback(answer).with_state(Arc::clone(&shared)), shared)
 }
 
 async fn answer(State(shared): State<Arc<Shared>>, method: Method, uri: Uri) -> Response<Body> {

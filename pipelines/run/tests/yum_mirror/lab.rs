@@ -34,6 +34,8 @@ pub(crate) struct Lab {
     pub(crate) web: Files,
     pub(crate) root: PathBuf,
     pub(crate) sshd: Option<Sshd>,
+    /// What the web server's certificate is signed by.
+    pub(crate) ca: Option<Vec<u8>>,
     pub(crate) book: Arc<Book>,
     git: Repository,
 }
@@ -54,15 +56,27 @@ impl Lab {
             (Files::serve(packages.clone()).await, Files::serve(root.join("current")).await);
         let book =
             Arc::new(Book { current: root.join("current"), lines: Mutex::default(), live: Mutex::default() });
-        let lab = Lab { steps, upstream, packages, web, root, sshd: None, book, git };
+        let lab = Lab { steps, upstream, packages, web, root, sshd: None, ca: None, book, git };
         lab.configure("gpgcheck=0");
         lab
     }
 
     /// A mirror that is reached over SSH.
-    pub(crate) async fn over_ssh(upstream: &[Rpm], sshd: &str) -> Lab {
-        let lab = Lab::new(upstream).await;
-        Lab { sshd: Some(Sshd::start(sshd).await), ..lab }
+    pub(crate) async fn over_ssh(upstream: &[Rpm]) -> Lab {
+        let mut lab = Lab::new(upstream).await;
+        lab.at_login("");
+        let before = format!("ForceCommand . {}; eval \"$SSH_ORIGINAL_COMMAND\"", lab.login().display());
+        lab.sshd = Some(Sshd::start(&before).await);
+        lab
+    }
+
+    /// What the mirror's shell does before it does anything else.
+    pub(crate) fn at_login(&self, script: &str) {
+        std::fs::write(self.login(), script).unwrap();
+    }
+
+    fn login(&self) -> PathBuf {
+        self.steps.dir.path().join("login")
     }
 
     pub(crate) fn configure(&self, more: &str) {
@@ -91,7 +105,7 @@ impl Lab {
         let mirror = Mirror {
             root: self.root.to_str().unwrap().to_owned(),
             url: self.web.url.parse().unwrap(),
-            ca_pem: None,
+            ca_pem: self.ca.clone(),
             upstreams: Vec::new(),
             keep: 2,
         };
@@ -139,7 +153,7 @@ impl Lab {
         let home = tempfile::tempdir().unwrap();
         let option = |key: &str| format!("--setopt={key}={}", home.path().display());
         let output = tokio::process::Command::new("dnf")
-            .args(["-q", "--disablerepo=*", &format!("--repofrompath=m,{}", self.web.url), "--repo=m"])
+            .args(["-q", &format!("--repofrompath=m,{}", self.web.url), "--repo=m"])
             .args([option("cachedir"), option("persistdir"), option("logdir"), option("reposdir")])
             .args([
                 "--installroot",
@@ -147,7 +161,7 @@ impl Lab {
                 "--releasever=9",
                 "repoquery",
                 "--qf",
-                "%{nevra}",
+                "%{name}-%{epoch}:%{version}-%{release}.%{arch}",
             ])
             .output()
             .await
@@ -185,6 +199,12 @@ impl Running {
             let line = tokio::time::timeout(MINUTE, self.lines.recv()).await.unwrap();
             self.said.push(line.unwrap_or_else(|| panic!("`{part}` was never said: {:#?}", self.said)).text);
         }
+    }
+
+    /// As when the server is killed: nothing more is said to anybody.
+    pub(crate) async fn kill(self) {
+        self.task.abort();
+        assert!(self.task.await.unwrap_err().is_cancelled());
     }
 
     pub(crate) async fn end(mut self) -> Done {

@@ -3,6 +3,8 @@
 
 mod files;
 mod lab;
+#[path = "../support/registry.rs"]
+mod registry;
 mod rpms;
 mod sshd;
 #[path = "../support/steps.rs"]
@@ -10,7 +12,7 @@ mod steps;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::{os::unix::fs::MetadataExt, path::Path};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use axum::http::StatusCode;
 use files::Fault;
@@ -33,7 +35,7 @@ fn short(lab: &Lab) -> String {
 
 #[tokio::test]
 async fn a_merge_brings_what_the_list_names_with_all_it_needs_and_lets_go_of_the_rest() {
-    let lab = Lab::over_ssh(&UPSTREAM, "").await;
+    let lab = Lab::over_ssh(&UPSTREAM).await;
 
     let first = lab.merge("editor  # the newest\n").await;
     assert_eq!(first.changes(), ["+ editor-1:2.0-1.noarch", "+ terminal-1:3-1.noarch"]);
@@ -56,7 +58,7 @@ async fn a_merge_brings_what_the_list_names_with_all_it_needs_and_lets_go_of_the
         ["terminal-3-1.noarch.rpm", "tls-1-1.noarch.rpm", "web-server-1.24.1-1.noarch.rpm"]
     );
     // Only what was not there came, and what was is the same file.
-    assert!(second.said.iter().any(|line| line.starts_with("downloading 2 packages")), "{:?}", second.said);
+    assert!(second.said.iter().any(|line| line.starts_with("packages to download: 2,")), "{:?}", second.said);
     let terminal = lab.root.join("current/Packages/terminal-3-1.noarch.rpm");
     assert_eq!(std::fs::metadata(terminal).unwrap().nlink(), 3);
     let second = short(&lab);
@@ -192,7 +194,7 @@ async fn a_corrupted_or_unsigned_package_is_refused_by_its_name() {
 
 #[tokio::test]
 async fn a_link_that_is_cut_half_way_leaves_the_old_snapshot_and_the_next_try_goes_on() {
-    let lab = Lab::over_ssh(&UPSTREAM, "").await;
+    let lab = Lab::over_ssh(&UPSTREAM).await;
     lab.merge("editor\n").await.summary();
     let before = lab.digest();
 
@@ -260,14 +262,73 @@ async fn a_snapshot_that_is_not_seen_by_clients_is_taken_back() {
 }
 
 #[tokio::test]
-async fn a_full_disk_fails_with_what_the_program_said_there() {
-    // All that the program writes beyond 64 KiB a file is refused, as a full disk does.
-    let lab = Lab::over_ssh(&UPSTREAM, "ForceCommand ulimit -f 128; eval \"$SSH_ORIGINAL_COMMAND\"").await;
+async fn a_server_that_is_killed_after_the_switch_proves_it_when_it_is_back() {
+    let lab = Lab::over_ssh(&UPSTREAM).await;
+    lab.merge("editor\n").await.summary();
+    let old = short(&lab);
+    lab.book.read();
+
+    lab.web.fail(Fault::Hold("repomd.xml"));
+    let commit = lab.list("tls\n");
+    let killed = lab.start(lab.job(commit, |_| {}));
+    lab.web.holds().await;
+    killed.kill().await;
+    lab.web.release();
+    let new = short(&lab);
+    assert_eq!(lab.book.read(), [format!("begin {new} after {old} while {old} is served")]);
+
+    let again = lab.start(lab.job(commit, |_| {})).end().await;
+    assert!(again.summary().starts_with("unchanged, 1 with dependencies"), "{again:?}");
+    let begun = format!("begin {new} after {new} while {new} is served");
+    assert_eq!(lab.book.read(), [begun, format!("healthy while {new} is served")]);
+}
+
+#[tokio::test]
+async fn a_mirror_with_a_certificate_is_believed_by_its_authority_alone() {
+    let mut lab = Lab::new(&UPSTREAM).await;
+    let tls = lab.steps.dir.path().join("tls");
+    std::fs::create_dir(&tls).unwrap();
+    registry::certificates(&tls, "127.0.0.1", registry::Certificate::Good).await;
+    lab.web = files::Files::serve_tls(lab.root.join("current"), &tls).await;
+    let unknown = lab.merge("editor\n").await;
+    assert!(unknown.failure().contains("UnknownIssuer"), "{unknown:?}");
+    assert!(unknown.failure().contains("the mirror serves nothing, as before"), "{unknown:?}");
+    assert!(!lab.root.join("current").exists());
+
+    lab.ca = Some(std::fs::read(tls.join("ca.crt")).unwrap());
+    lab.merge("editor\n").await.summary();
+    assert_eq!(lab.served(), ["editor-2.0-1.noarch.rpm", "terminal-3-1.noarch.rpm"]);
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_no_more_or_a_program_that_fails_is_shown_with_what_it_said() {
+    let lab = Lab::over_ssh(&UPSTREAM).await;
+    lab.merge("terminal\n").await.summary();
+    let before = lab.digest();
+
+    // No file gets larger than some ten kilobytes, so no package has room.
+    lab.at_login("ulimit -f 60");
     let full = lab.merge("editor\n").await;
-    assert!(
-        full.failure().contains("File too large") || full.failure().contains("could not be downloaded"),
-        "{full:?}"
-    );
-    assert!(full.said.iter().any(|line| full.failure().contains(line.as_str())), "{full:?}");
-    assert!(!Path::new(&lab.root.join("current")).is_symlink());
+    assert!(full.failure().contains("editor-2.0-1.noarch"), "{full:?}");
+    assert!(full.failure().contains("the mirror is as it was"), "{full:?}");
+    assert_eq!(lab.digest(), before);
+
+    let programs = lab.steps.dir.path().join("programs");
+    std::fs::create_dir(&programs).unwrap();
+    let program = programs.join("createrepo_c");
+    std::fs::write(&program, "#!/bin/sh\necho 'no space left on device' >&2\nexit 3\n").unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    lab.at_login(&format!("PATH={}:$PATH", programs.display()));
+    let failed = lab.merge("editor\n").await;
+    assert!(failed.failure().contains("createrepo_c ended with 3: no space left on device"), "{failed:?}");
+    assert!(failed.said.iter().any(|line| line.contains("no space left on device")), "{failed:?}");
+    assert_eq!(lab.digest(), before);
+
+    lab.at_login("PATH=/nowhere:/usr/bin/env");
+    let bare = lab.merge("editor\n").await;
+    assert!(bare.failure().contains("ended with exit code"), "{bare:?}");
+
+    lab.at_login("");
+    lab.merge("editor\n").await.summary();
+    assert_eq!(lab.served(), ["editor-2.0-1.noarch.rpm", "terminal-3-1.noarch.rpm"]);
 }

@@ -56,7 +56,8 @@ pub(crate) fn sign(key: &Path, rpm: &Path) {
     let path = format!("_gpg_path {}", key.display());
     good(
         Command::new("rpmsign")
-            .args(["--define", "_gpg_name upstream@example.org", "--define", &path, "--addsign"])
+            .args(["--define", "_gpg_name upstream@example.org", "--define", "__gpg /usr/bin/gpg"])
+            .args(["--define", &path, "--addsign"])
             .arg(rpm),
     );
     good(Command::new("gpgconf").arg("--homedir").arg(key).args(["--kill", "all"]));

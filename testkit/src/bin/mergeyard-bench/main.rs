@@ -8,6 +8,7 @@
 mod ingest;
 mod load;
 mod logs;
+mod mirror;
 mod pages;
 mod plan;
 mod process;
@@ -65,6 +66,8 @@ enum Part {
     Steps,
     /// Lines from a step to a browser, and a million of them
     Logs,
+    /// One package more on a yum mirror
+    Mirror,
 }
 
 /// What every part works with.
@@ -124,6 +127,9 @@ async fn run(args: Args) -> Result<(), Failed> {
     }
     if asked(Part::Logs) {
         logs::run(&bench, &mut aims).await?;
+    }
+    if asked(Part::Mirror) {
+        mirror::run(&bench, &mut aims).await?;
     }
     aims.print();
     Ok(())

@@ -100,9 +100,10 @@ class Mirror:
     def assemble(self, contents, files, before):
         """A new snapshot of packages in the pool. What the one before knows of them is not read again."""
         folder = self.root / "next"
-        (folder / "Packages").mkdir(parents=True)
+        packages = folder / "Packages"
+        packages.mkdir(parents=True)
         for name in contents:
-            os.link(files[name], folder / "Packages" / name)
+            os.link(files[name], f"{packages}/{name}")
         self._write_metadata(folder, before)
         metadata = sorted(path.name for path in (folder / "repodata").iterdir())
         about = {"packages": contents, "metadata": metadata}
@@ -114,7 +115,7 @@ class Mirror:
                     os.link(self.snapshots / before / "repodata" / name, folder / "repodata" / name)
         for path in (*(folder / "repodata").iterdir(), folder / "contents.json"):
             sync(path)
-        for path in (folder / "repodata", folder / "Packages", folder):
+        for path in (folder / "repodata", packages, folder):
             sync(path)
         digest = hashlib.sha256((folder / "repodata" / "repomd.xml").read_bytes()).hexdigest()
         os.rename(folder, self.snapshots / digest)
@@ -165,14 +166,16 @@ class Mirror:
 
 
 def run(command, **options):
-    """A program to its end; what it complains of is the reason for a refusal."""
+    """A program to its end, and what it said; what it complains of is the reason for a refusal."""
+    in_english = {**os.environ, "LC_ALL": "C"}
     try:
-        ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, **options)
+        ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=in_english, **options)
     except FileNotFoundError:
         raise Refused(f"{command[0]} is not installed on the mirror; install it there") from None
     if ended.returncode != 0:
         said = (ended.stderr or ended.stdout).decode(errors="replace").strip()
         raise Refused(f"{command[0]} ended with {ended.returncode}: {said}")
+    return ended.stdout.decode(errors="replace").strip()
 
 
 def sync(path):

@@ -10,6 +10,9 @@ import threading
 # the machine has not noticed; ending then is what ends the lock.
 SILENCE_SECONDS = 60
 
+# Where dnf lets no other thread run for long, what came meanwhile has to be read first.
+GRACE_SECONDS = 10
+
 
 class Refused(Exception):
     """Why nothing was changed, in words for whoever wrote the list or runs the mirror."""
@@ -47,6 +50,6 @@ class Link:
         os._exit(1)
 
     def _watch(self):
-        while self._heard.wait(SILENCE_SECONDS):
+        while self._heard.wait(SILENCE_SECONDS) or self._heard.wait(GRACE_SECONDS):
             self._heard.clear()
         os._exit(1)

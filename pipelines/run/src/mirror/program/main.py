@@ -37,8 +37,7 @@ def update(request, mirror, link):
         plan = Plan(request, mirror, link)
         digest = mirror.with_contents(plan.contents)
         if digest is None:
-            plan.bring()
-            digest = mirror.assemble(plan.contents, plan.files, plan.before)
+            digest = mirror.assemble(plan.contents, plan.bring(), plan.before)
         plan.tell(digest=digest)
         obey(request, mirror, link, digest, plan.before)
 
@@ -77,8 +76,7 @@ class Plan:
         }
 
     def bring(self):
-        self._upstream.bring(list(self._packages.values()))
-        self.files = {name: self._upstream.place(package) for name, package in self._packages.items()}
+        return self._upstream.bring(self._packages)
 
     def tell(self, digest):
         tell(self._link, self.contents, self._now, self._entries, digest, self.before)
@@ -92,7 +90,12 @@ def tell(link, contents, now, entries, digest, before):
             "before": before and f"sha256:{before}",
             "entries": entries,
             "packages": [
-                {"name": about["package"], "file": f"Packages/{name}", "size": about["size"], "new": now.get(name) != about}
+                {
+                    "name": about["package"],
+                    "file": f"Packages/{name}",
+                    "size": about["size"],
+                    "new": now.get(name) != about,
+                }
                 for name, about in contents.items()
             ],
             "removed": [about["package"] for name, about in now.items() if name not in contents],

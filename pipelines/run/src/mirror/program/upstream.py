@@ -8,10 +8,11 @@ import time
 
 import dnf
 import dnf.callback
-import dnf.crypto
 import dnf.exceptions
+import dnf.lock
 import dnf.subject
 import hawkey
+
 from layout import run, sync
 from link import Refused
 
@@ -23,8 +24,11 @@ class Upstream:
     def __init__(self, mirror, names, say):
         self._mirror, self._say = mirror, say
         self._base = dnf.Base()
-        self._configure()
-        self._choose(names)
+        try:
+            self._configure()
+            self._choose(names)
+        except dnf.exceptions.Error as error:
+            raise Refused(f"the configuration of the mirror's dnf cannot be read: {one_line(error)}") from None
         self._load()
 
     def _configure(self):
@@ -50,7 +54,9 @@ class Upstream:
         for name in names:
             if name not in repos:
                 known = ", ".join(sorted(repo.id for repo in repos.all())) or "none"
-                raise Refused(f"there is no upstream `{name}` in the configuration of the mirror's dnf; it has: {known}")
+                raise Refused(
+                    f"there is no upstream `{name}` in the configuration of the mirror's dnf; it has: {known}"
+                )
         for repo in list(repos.all()):
             if names and repo.id in names:
                 repo.enable()
@@ -64,18 +70,20 @@ class Upstream:
         for repo in self._repos:
             # A part that cannot be read would look like packages that went away.
             repo.skip_if_unavailable = False
-            repo.metadata_expire = 1
+            repo.metadata_expire = 0
             repo.pkgdir = str(self._mirror.incoming / repo.id)
             try:
-                repo.load()
+                # A dry run and an update may be at it at once.
+                with dnf.lock.build_metadata_lock(self._base.conf.cachedir, False):
+                    repo.load()
             except dnf.exceptions.RepoError as error:
-                raise Refused(f"upstream {described(repo)} cannot be read: {error}") from None
+                raise Refused(f"upstream {described(repo)} cannot be read: {one_line(error)}") from None
         try:
             self._base.fill_sack(load_system_repo=False)
         except dnf.exceptions.RepoError as error:
             broken = [described(repo) for repo in self._repos if f"'{repo.id}'" in str(error)]
             broken = ", ".join(broken or map(described, self._repos))
-            raise Refused(f"the metadata of upstream {broken} is malformed: {error}") from None
+            raise Refused(f"the metadata of upstream {broken} is malformed: {one_line(error)}") from None
 
     def resolve(self, entries):
         """For each entry the packages it names, and all of them with everything they need."""
@@ -100,7 +108,7 @@ class Upstream:
         substitutions = self._base.conf.substitutions
         native = {substitutions["arch"], substitutions["basearch"], "noarch"}
         kept = {}
-        for package in sorted(packages, key=lambda package: (package.repo.priority, package.repo.cost, package.reponame)):
+        for package in sorted(packages, key=lambda one: (one.repo.priority, one.repo.cost, one.reponame)):
             kept.setdefault(str(package), package)
         at_home = {package.name for package in kept.values() if package.arch in native}
         return [package for package in kept.values() if package.arch in native or package.name not in at_home]
@@ -115,21 +123,27 @@ class Upstream:
             return {str(package): package for package in goal.list_installs()}
         if len(packages) == 1:
             why = "; ".join(line for problem in goal.problem_rules() for line in problem)
-            raise Refused(f"{packages[0]} from {described(packages[0].repo)} cannot be mirrored with all it needs: {why}")
+            raise Refused(
+                f"{packages[0]} from {described(packages[0].repo)} cannot be mirrored with all it needs: {why}"
+            )
         half = len(packages) // 2
         return {**self._closure(packages[:half]), **self._closure(packages[half:])}
 
-    def place(self, package):
+    def _place(self, package):
         """Where it lies in the pool. What was let in unsigned is not what a signature was asked for."""
         kind, digest = package.chksum
         trust = "signed" if package.repo.gpgcheck else "unsigned"
-        return self._mirror.pool / trust / package.reponame / f"{hawkey.chksum_name(kind)}-{digest.hex()}.rpm"
+        return f"{self._mirror.pool}/{trust}/{package.reponame}/{hawkey.chksum_name(kind)}-{digest.hex()}.rpm"
 
     def bring(self, packages):
-        """Those that the pool does not have yet, verified."""
-        missing = [package for package in packages if not self._there(package)]
-        if not missing:
-            return
+        """Where each lies in the pool, which has all of them afterwards."""
+        places = {name: self._place(package) for name, package in packages.items()}
+        missing = [package for name, package in packages.items() if not is_whole(places[name], package)]
+        if missing:
+            self._download(missing)
+        return places
+
+    def _download(self, missing):
         try:
             self._base.download_packages(missing, Progress(self._say))
         except dnf.exceptions.DownloadError as error:
@@ -142,12 +156,6 @@ class Upstream:
                 self._check_signatures(repo, arrived)
             for package, path in arrived:
                 self._admit(package, path)
-
-    def _there(self, package):
-        try:
-            return self.place(package).stat().st_size == package.downloadsize
-        except FileNotFoundError:
-            return False
 
     def _undelivered(self, packages, error):
         where = {package.localPkg(): package.remote_location() for package in packages if not package._is_local_pkg()}
@@ -171,9 +179,11 @@ class Upstream:
             size = file.tell()
         if (size, actual.digest()) != (package.downloadsize, expected):
             os.unlink(path)
-            raise Refused(f"{package} from {described(package.repo)} is not what its metadata says: "
-                          f"{size} bytes, {hawkey.chksum_name(kind)} {actual.hexdigest()}, "
-                          f"where {package.downloadsize} bytes, {expected.hex()} should be")
+            raise Refused(
+                f"{package} from {described(package.repo)} is not what its metadata says: "
+                f"{size} bytes, {hawkey.chksum_name(kind)} {actual.hexdigest()}, "
+                f"where {package.downloadsize} bytes, {expected.hex()} should be"
+            )
         return str(path)
 
     def _check_signatures(self, repo, arrived):
@@ -191,13 +201,18 @@ class Upstream:
             except (OSError, ValueError) as error:
                 raise Refused(f"the key {url} of upstream {described(repo)} cannot be read: {error}") from None
             run(["rpmkeys", "--dbpath", str(keyring), "--import", str(key)])
+        check = ["rpmkeys", "--dbpath", str(keyring), "--define", "_pkgverify_level all", "--checksig"]
         for package, path in arrived:
             try:
-                run(["rpmkeys", "--dbpath", str(keyring), "--define", "_pkgverify_level all", "--checksig", path])
+                said = run([*check, path])
             except Refused as refused:
+                said = str(refused)
+            # An rpm that is too old for that level is content with no signature at all.
+            if not said.endswith(": digests signatures OK"):
                 os.unlink(path)
-                raise Refused(f"{package} from {described(repo)} has no valid signature of the keys of that "
-                              f"upstream: {refused}") from None
+                raise Refused(
+                    f"{package} from {described(repo)} has no valid signature of the keys of that upstream: {said}"
+                )
 
     def _admit(self, package, path):
         try:
@@ -206,8 +221,8 @@ class Upstream:
             raise Refused(f"{package} from {described(package.repo)} is no package: {error}") from None
         if said != str(package):
             raise Refused(f"{package} from {described(package.repo)} calls itself {said}")
-        place = self.place(package)
-        place.parent.mkdir(parents=True, exist_ok=True)
+        place = self._place(package)
+        os.makedirs(os.path.dirname(place), exist_ok=True)
         os.chmod(path, 0o644)
         sync(path)
         os.replace(path, place)
@@ -224,7 +239,7 @@ class Progress(dnf.callback.DownloadProgress):
 
     def start(self, total_files, total_size, total_drpms=0):
         self._files = total_files
-        self._say(f"downloading {total_files} packages, {bytes_of(total_size)}")
+        self._say(f"packages to download: {total_files}, {bytes_of(total_size)}")
 
     def progress(self, payload, done):
         if time.monotonic() - self._said > self.BETWEEN_SECONDS:
@@ -238,9 +253,20 @@ class Progress(dnf.callback.DownloadProgress):
             self._say(f"{self._came}/{self._files} {payload}, {bytes_of(payload.download_size)}")
 
 
+def is_whole(path, package):
+    try:
+        return os.stat(path).st_size == package.downloadsize
+    except FileNotFoundError:
+        return False
+
+
 def described(repo):
     urls = [url for url in (repo.metalink, repo.mirrorlist, *repo.baseurl) if url]
     return f"{repo.id} ({', '.join(urls) or 'no URL'})"
+
+
+def one_line(error):
+    return " ".join(str(error).split())
 
 
 def file_name(package):
