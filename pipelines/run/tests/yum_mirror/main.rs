@@ -58,7 +58,7 @@ async fn a_merge_brings_what_the_list_names_with_all_it_needs_and_lets_go_of_the
         ["terminal-3-1.noarch.rpm", "tls-1-1.noarch.rpm", "web-server-1.24.1-1.noarch.rpm"]
     );
     // Only what was not there came, and what was is the same file.
-    assert!(second.said.iter().any(|line| line.starts_with("downloading 2 packages")), "{:?}", second.said);
+    assert!(second.said.iter().any(|line| line.starts_with("packages to download: 2,")), "{:?}", second.said);
     let terminal = lab.root.join("current/Packages/terminal-3-1.noarch.rpm");
     assert_eq!(std::fs::metadata(terminal).unwrap().nlink(), 3);
     let second = short(&lab);

@@ -166,14 +166,16 @@ class Mirror:
 
 
 def run(command, **options):
-    """A program to its end; what it complains of is the reason for a refusal."""
+    """A program to its end, and what it said; what it complains of is the reason for a refusal."""
+    in_english = {**os.environ, "LC_ALL": "C"}
     try:
-        ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, **options)
+        ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=in_english, **options)
     except FileNotFoundError:
         raise Refused(f"{command[0]} is not installed on the mirror; install it there") from None
     if ended.returncode != 0:
         said = (ended.stderr or ended.stdout).decode(errors="replace").strip()
         raise Refused(f"{command[0]} ended with {ended.returncode}: {said}")
+    return ended.stdout.decode(errors="replace").strip()
 
 
 def sync(path):
