@@ -9,7 +9,7 @@ use std::{
 use axum::{Router, http::StatusCode, routing::get};
 use mergeyard_server::sample::payload;
 use mergeyard_testkit::{
-    process::{self, free_port},
+    process::{self, free_port, until},
     sshd::Sshd,
     yard::{answer, borrowed},
 };
@@ -83,6 +83,9 @@ async fn a_playbook_brings_images_live_and_is_taken_back_when_its_work_is_not_pr
         "{log}"
     );
     assert_eq!(std::fs::read_to_string(&live).unwrap(), first);
+    let [one, two] = told(&yard).await;
+    assert!(one.starts_with("success http://"), "{one}");
+    assert!(two.starts_with("failure ") && two.contains("is live again: the health check failed"), "{two}");
 
     let three = yard.sample.merge_change("three", &[("README.md", b"text")]).unwrap();
     let opened = payload::open_pull_request(&yard.sample.hosted(), &three, "opened");
@@ -91,6 +94,13 @@ async fn a_playbook_brings_images_live_and_is_taken_back_when_its_work_is_not_pr
     let log = yard.log_of(step(&run, "deliver", "deploy")).await;
     assert_eq!(run["run"]["state"], "success", "{run:#}\n{log}");
     assert!(log.contains("+nothing"), "a dry run shows the difference: {log}");
+    until("GitHub to be told of the dry run", async || {
+        yard.statuses()
+            .values()
+            .any(|status| status == "success 1 of 2 tasks would change something")
+            .then_some(())
+    })
+    .await;
     assert_eq!(std::fs::read_to_string(&live).unwrap(), first);
 
     yard.engine_is_clean().await;
@@ -139,6 +149,18 @@ async fn serve(address: &str, live: PathBuf, well: Arc<Mutex<Option<String>>>) -
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move { axum::serve(listener, Router::new().route("/", get(answer))).await });
     port
+}
+
+/// How both deployments ended, as GitHub knows it.
+async fn told(yard: &RealYard) -> [String; 2] {
+    until("GitHub to be told of both ends", async || {
+        let all = yard.github.deployments(yard.sample.name());
+        let last = all.iter().filter_map(|deployment| deployment.statuses.last());
+        let ends = last.filter(|status| status.state != "in_progress");
+        let ends: Vec<_> = ends.map(|status| format!("{} {}", status.state, status.description)).collect();
+        ends.try_into().ok()
+    })
+    .await
 }
 
 fn deployment(live: &Path, health: u16) -> Files {

@@ -93,8 +93,12 @@ impl Vm {
         let folder = made();
         let bridge = Bridge::new();
         let (ssh, http, registry) = (free_port(), free_port(), free_port());
-        let mut boot = tool("bash");
-        boot.arg(example_folder().join("vm/boot.sh")).arg(&folder).env("CLOCK_FORGET", "yes");
+        // An emulated processor takes all it gets, and other tests wait for answers of their own.
+        let mut boot = tool("nice");
+        boot.args(["-n", "5", "bash"])
+            .arg(example_folder().join("vm/boot.sh"))
+            .arg(&folder)
+            .env("CLOCK_FORGET", "yes");
         boot.env("CLOCK_ADDRESS", &bridge.address);
         boot.env("CLOCK_SSH_PORT", ssh.to_string()).env("CLOCK_HTTP_PORT", http.to_string());
         let machine = Process::start("the virtual machine", &mut boot);

@@ -73,7 +73,7 @@ async fn step(playbook: &Playbook<'_>) -> Result<StepOutcome, StepFault> {
     let wanted: Images = if action.pinned.is_empty() { job.images.clone() } else { action.pinned.clone() };
     playbook.clear().await?;
     if action.check {
-        let ended = playbook.run("", &wanted).await?;
+        let ended = playbook.run(&wanted).await?;
         return match ended {
             Ended::Well { recap } => Ok(success(recap.check())),
             Ended::Badly { code, .. } => {
@@ -82,7 +82,7 @@ async fn step(playbook: &Playbook<'_>) -> Result<StepOutcome, StepFault> {
         };
     }
     let book = Book::open(cx, job.step, &action.target, &wanted).await?;
-    let why = match proven(playbook, "", &wanted).await {
+    let why = match proven(playbook, &wanted).await {
         Ok((said, summary)) => {
             book.healthy(&said).await?;
             return Ok(success(summary));
@@ -108,7 +108,7 @@ async fn taken_back(playbook: &Playbook<'_>, book: &Book<'_>, why: &str) -> Resu
         return Ok(format!("{why}; nothing else was live before that could be put back"));
     };
     playbook.cx.log.note(&format!("{why}; putting back {}", plain(&before))).await;
-    match proven(playbook, "-back", &before).await {
+    match proven(playbook, &before).await {
         Ok(_) => {
             book.rolled_back(why).await?;
             Ok(format!("{why}; live again is {}", plain(&before)))
@@ -142,9 +142,9 @@ impl From<StepFault> for Unproven {
 }
 
 /// Runs the playbook and proves what it did. Returns what the proof said, and a summary.
-async fn proven(playbook: &Playbook<'_>, part: &str, images: &Images) -> Result<(String, String), Unproven> {
+async fn proven(playbook: &Playbook<'_>, images: &Images) -> Result<(String, String), Unproven> {
     let Playbook { action, cx, ssh, .. } = *playbook;
-    let recap = match playbook.run(part, images).await? {
+    let recap = match playbook.run(images).await? {
         Ended::Well { recap } => recap,
         Ended::Badly { code, unreachable: true } => {
             return Err(Unproven::Fault(StepFault::transient(format!(

@@ -39,25 +39,24 @@ pub(super) enum Ended {
 impl Playbook<'_> {
     /// Ends what a server that is gone left running of this attempt: its agent is gone as well.
     pub(super) async fn clear(&self) -> Result<(), StepFault> {
-        for part in ["", "-back"] {
-            let name = container::name(self.docker, self.job, part);
-            self.docker.engine.forget_container(&name).await?;
-        }
-        Ok(())
+        // Attempts are counted from one, so none of them stays.
+        Ok(self.docker.engine.remove_attempts(self.job.step, 0).await?)
     }
 
-    /// `part` tells this run of the playbook from others of the step.
-    pub(super) async fn run(&self, part: &str, images: &Images) -> Result<Ended, StepFault> {
+    pub(super) async fn run(&self, images: &Images) -> Result<Ended, StepFault> {
+        // Never a name that was there before: what the engine tells about one that was removed a moment
+        // ago would be taken for this one's end.
+        let part = format!("-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         let files = self.files(images).map_err(|error| {
             StepFault::lasting(format!("the files for the playbook cannot be put together: {error}"))
         })?;
         let mut job = self.job.clone();
         job.environment.extend(self.environment());
         job.detached = false;
-        let composed = container::Composed { part, files: &files };
+        let composed = container::Composed { part: &part, files: &files };
         match container::composed(self.docker, &job, &self.container(), composed, self.cx).await {
             Ok(StepOutcome::Success { .. }) => {
-                let name = container::name(self.docker, self.job, part);
+                let name = container::name(self.docker, self.job, &part);
                 Ok(Ended::Well { recap: Recap::of(&self.docker.engine, &name).await? })
             }
             Ok(_) => Err(StepFault::transient("the playbook's container ended without a word")),
