@@ -22,6 +22,7 @@ demo   cmake                     builds aws-lc, the TLS provider's cryptography
 demo   pkg-config                finds the libraries below
 demo   zlib1g-dev                libgit2 and flate2
 demo   git                       fetches commits, and makes the sample repository
+demo   openssh-client            ssh, ssh-agent and ssh-keyscan, by which targets are reached
 demo   ca-certificates           to verify the TLS certificates of GitHub and of foreign registries
 demo   iptables                  container networks; the engine only recommends it
 demo   docker.io                 the engine and its command line, unless this machine has one from elsewhere
@@ -33,8 +34,7 @@ tests  skopeo                    a stock client that pulls what mergeyard serves
 tests  podman                    another, which builds and keeps images without an engine
 tests  buildah                   and its builder
 tests  debian-archive-keyring    verifies the packages of Debian trixie, where oras and cosign come from
-tests  openssh-server            sshd, which git fetches are tested against
-tests  openssh-client            ssh and ssh-keygen
+tests  openssh-server            sshd, which git fetches and deployments to targets are tested against
 tests  docker-compose            brings docker-compose.yml up for real
 tests  curl                      asks server and registry as a person would
 tests  jq                        reads the JSON they answer

@@ -67,16 +67,21 @@ fn room(folder: &Path) -> Option<Finding> {
     // File systems without a table of inodes say that there are none at all.
     let inodes = (stat.f_files > 0).then_some(stat.f_favail);
     let fix = "make room: set `keep_last` or `keep_days` in [[registry.repository]], or move `data_dir` to a larger disk";
+    Some(judge(&shown.to_string(), bytes, inodes, fix))
+}
+
+/// Whether what is free in a folder is enough for images or packages.
+pub(super) fn judge(folder: &str, bytes: u64, inodes: Option<u64>, fix: &str) -> Finding {
     let gigabytes = bytes as f64 / 1e9;
     let is_out = bytes < NO_BYTES || inodes.is_some_and(|inodes| inodes < NO_INODES);
     let is_low = bytes < FEW_BYTES || inodes.is_some_and(|inodes| inodes < FEW_INODES);
     let inodes = inodes.map(|inodes| format!(" and {inodes} inodes")).unwrap_or_default();
-    let message = format!("{gigabytes:.1} GB{inodes} are free in {shown}");
-    Some(match (is_out, is_low) {
+    let message = format!("{gigabytes:.1} GB{inodes} are free in {folder}");
+    match (is_out, is_low) {
         (true, _) => Finding::error(DISK, message).fix(fix),
         (false, true) => Finding::warning(DISK, message).fix(fix),
         (false, false) => Finding::ok(DISK, message),
-    })
+    }
 }
 
 fn keys(subject: &Subject) -> Vec<Finding> {

@@ -1,4 +1,4 @@
-//! Why a registry cannot be reached, or is not believed, and what mends it.
+//! Why a registry or a target cannot be reached, or is not believed, and what mends it.
 //!
 //! A push that fails with "x509" can have its cause in a name, a clock, a chain, a login or one
 //! of half a dozen files that as many programs read. Each is looked at here by itself, from the
@@ -15,6 +15,7 @@ mod protocol;
 mod reach;
 mod report;
 mod system;
+pub mod target;
 mod wire;
 
 use std::{path::PathBuf, time::Duration};

@@ -17,6 +17,7 @@ mod robots;
 mod run_command;
 mod sigkill;
 mod ssh;
+mod target_check;
 mod tocos;
 
 use std::{

@@ -55,7 +55,7 @@ fn processes_with(text: &str) -> Vec<String> {
 }
 
 /// Waits until no process works with the folder, and the folder is gone.
-async fn nothing_is_left(folder: &Path) {
+pub(super) async fn nothing_is_left(folder: &Path) {
     let name = folder.to_str().unwrap();
     let gone = async || (processes_with(name).is_empty() && !folder.exists()).then_some(());
     until(&format!("the end of everything in {name}"), gone).await;
@@ -149,7 +149,7 @@ async fn a_changed_host_key_ends_the_connection_before_authentication() {
 }
 
 /// As soon as a client has so much as named its user, sshd's words about it do too.
-fn nobody_authenticated(sshd: &Sshd) {
+pub(super) fn nobody_authenticated(sshd: &Sshd) {
     let log = sshd.process().said();
     for word in ["user ", "publickey", "Accepted", "Failed", "Postponed"] {
         assert!(!log.contains(word), "authentication was attempted:\n{log}");
@@ -198,7 +198,7 @@ async fn a_host_that_accepts_and_says_nothing_is_given_up() {
 }
 
 /// The folder of the connection that goes to a port.
-async fn control_folder(port: u16) -> PathBuf {
+pub(super) async fn control_folder(port: u16) -> PathBuf {
     let look = async || {
         let line =
             processes_with(&format!(" -p {port} ")).into_iter().find(|line| line.contains("ControlPath="))?;

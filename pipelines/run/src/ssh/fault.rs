@@ -18,9 +18,9 @@ pub enum SshError {
     #[error("{}", changed(address, pinned, shown.as_ref()))]
     HostKeyChanged { address: String, pinned: HostKey, shown: Option<HostKey> },
     #[error(
-        "{address} does not let `{user}` in with this target's key ({said}): add the key's public half to ~{user}/.ssh/authorized_keys there"
+        "{address} does not let `{user}` in with this target's key ({said}): add its public half to ~{user}/.ssh/authorized_keys there:\n{public_key}"
     )]
-    LoginRefused { address: String, user: String, said: String },
+    LoginRefused { address: String, user: String, public_key: String, said: String },
     #[error("{address} cannot be reached over SSH: {said}")]
     Unreachable { address: String, said: String },
     #[error("{what} did not come to its end within {}", crate::log::seconds(*after))]

@@ -45,7 +45,7 @@ impl Master {
             let said = local::text_of(Some(stderr)).await;
             tell.send_replace(Some(said.trim().into()));
         });
-        let mut master = Master { leash, ended };
+        let master = Master { leash, ended };
         let mut stdout = BufReader::new(stdout);
         let mut line = String::new();
         // ssh has a limit for each part of the way; this one is for all of it.
@@ -53,7 +53,7 @@ impl Master {
         match tokio::time::timeout(limit, stdout.read_line(&mut line)).await {
             Ok(Ok(_)) if line.trim() == READY => Ok(master),
             Ok(_) => {
-                let said = master.said().await;
+                let said = master.last_words().await;
                 Err(why(agent, patience, &said).await)
             }
             Err(_) => Err(SshError::TimedOut { what: format!("the login at {to}"), after: limit }),
@@ -61,18 +61,10 @@ impl Master {
     }
 
     /// What it said until its end, which is awaited.
-    pub(super) async fn said(&mut self) -> Arc<str> {
-        let said = self.ended.wait_for(Option::is_some).await;
-        said.ok().and_then(|said| said.clone()).unwrap_or_default()
-    }
-
-    /// The same for who shares it.
-    pub(super) fn last_words(&self) -> impl Future<Output = Arc<str>> + Send + 'static {
+    pub(super) async fn last_words(&self) -> Arc<str> {
         let mut ended = self.ended.clone();
-        async move {
-            let said = ended.wait_for(Option::is_some).await;
-            said.ok().and_then(|said| said.clone()).unwrap_or_default()
-        }
+        let said = ended.wait_for(Option::is_some).await;
+        said.ok().and_then(|said| said.clone()).unwrap_or_default()
     }
 
     pub(super) async fn end(self) {
@@ -94,7 +86,8 @@ async fn why(agent: &Agent, patience: &Patience, said: &str) -> SshError {
             SshError::HostKeyChanged { address, pinned: pinned.clone(), shown }
         }
         _ if has(&["Permission denied", "Too many authentication failures"]) => {
-            SshError::LoginRefused { address, user: to.user().to_owned(), said: last }
+            let (user, public_key) = (to.user().to_owned(), agent.public_key().to_owned());
+            SshError::LoginRefused { address, user, public_key, said: last }
         }
         _ if has(&["timed out"]) => {
             SshError::TimedOut { what: format!("the connection to {address}"), after: patience.connect }
