@@ -6,6 +6,7 @@
 #   scripts/bench.sh                   everything, about a quarter of an hour
 #   scripts/bench.sh ingest            webhooks received, beside Debian's `webhook`
 #   scripts/bench.sh publish           merge to digest, beside `docker build` and `docker push` by hand
+#   scripts/bench.sh deploy            merge to live on this machine, beside build, push, pull, run, curl, rm by hand
 #   scripts/bench.sh pages             memory, start-up and pages with many past runs
 #   scripts/bench.sh plan              500 steps in 50 workflows planned, in this process
 #   scripts/bench.sh registry          images pushed and pulled, beside Debian's `docker-registry`

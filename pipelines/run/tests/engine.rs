@@ -9,7 +9,8 @@ mod support;
 use std::time::Duration;
 
 use builds::{
-    MINUTE, Yard, build, build_spec, collect, docker, engine, fresh, sink, spec, tar_with, until_gone,
+    MINUTE, Yard, address_on_the_bridge, build, build_spec, collect, docker, engine, fresh, sink, spec,
+    tar_with, until_gone,
 };
 use mergeyard_run::{
     StepFault,
@@ -478,19 +479,6 @@ async fn reached_by(builder: Builder, network: BuildNetwork, addresses: &[(&str,
     built.unwrap_or_else(|e| panic!("{builder:?}: {e}\n{log}"));
     engine().await.remove_image(&tag).await.unwrap();
     addresses.iter().map(|(host, port)| log.contains(&format!("2-reached-{host}-{port}"))).collect()
-}
-
-/// An address of this machine that is not loopback: its own on the engine's bridge.
-async fn address_on_the_bridge() -> String {
-    let bridge = docker()
-        .inspect_network("bridge", None::<bollard::query_parameters::InspectNetworkOptions>)
-        .await
-        .unwrap();
-    let subnet = bridge.ipam.unwrap().config.unwrap()[0].subnet.clone().unwrap();
-    let neighbour = subnet.split_once(".0/").expect("the bridge has an IPv4 subnet").0.to_owned() + ".2:9";
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-    socket.connect(neighbour).unwrap();
-    socket.local_addr().unwrap().ip().to_string()
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod cancel;
 mod deliveries;
 mod demo;
 mod deployments;
+mod gateway;
 mod home;
 mod hook;
 mod lint;
@@ -95,6 +96,9 @@ enum Command {
     /// The private TLS registry
     #[command(subcommand)]
     Registry(registry::Command),
+    /// What forwards connections on a target; rollouts start it
+    #[command(subcommand, hide = true)]
+    Gateway(gateway::Command),
 }
 
 impl Command {
@@ -148,6 +152,7 @@ pub fn main() -> ExitCode {
     let verbose = match &args.command {
         Command::Serve => true,
         Command::Registry(command) => command.serves(),
+        Command::Gateway(gateway::Command::Serve { .. }) => true,
         _ => false,
     };
     if args.command.only_tells() {
@@ -211,6 +216,7 @@ async fn run(args: Args) -> Result<(), Failed> {
         }
         Command::Lint(lint) => lint::lint(lint).await,
         Command::Registry(command) => registry::registry(command, args.config).await,
+        Command::Gateway(command) => gateway::gateway(command).await,
     }
 }
 

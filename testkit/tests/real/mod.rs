@@ -14,6 +14,7 @@ mod reattach;
 mod registry_alone;
 mod registry_upkeep;
 mod robots;
+mod rollout;
 mod run_command;
 mod sigkill;
 mod ssh;

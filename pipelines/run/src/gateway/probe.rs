@@ -48,14 +48,9 @@ pub struct Probed {
 }
 
 impl Probe {
-    /// `health` asked of `at`. A whole address is asked by its path.
+    /// `health`, whose address is a path, asked of `at`.
     pub fn of(health: &Health, at: String, host: String) -> Self {
-        let whole = health.url.split_once("://").map(|(_, rest)| rest);
-        let path = match whole {
-            Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
-            None => &health.url,
-        };
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let path = health.url.clone();
         let Health { status, body, timeout_ms, retries, interval_ms, .. } = health.clone();
         Self { at, host, path, status, body, timeout_ms, retries, interval_ms }
     }
@@ -123,10 +118,15 @@ async fn answer(probe: &Probe, reached: &mut bool) -> Result<u16, String> {
             Err(error) => Err(format!("its answer broke off: {error}")),
         }
     };
+    tokio::pin!(exchange);
     let (status, body) = tokio::select! {
         biased;
-        answered = exchange => answered?,
-        ended = connection => return Err(ended.err().map_or("it hung up".to_owned(), broken)),
+        answered = &mut exchange => answered?,
+        // What was said until then has come.
+        ended = connection => match ended {
+            Ok(()) => exchange.await?,
+            Err(error) => return Err(broken(error)),
+        },
     };
     let text = String::from_utf8_lossy(&body);
     if status != probe.status {

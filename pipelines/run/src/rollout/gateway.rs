@@ -10,7 +10,7 @@ use bollard::{
     errors::Error,
     models::{
         ContainerCreateBody, EndpointSettings, HostConfig, Mount, MountType, NetworkConnectRequest,
-        NetworkCreateRequest, NetworkingConfig, PortBinding, ResourcesUlimits,
+        NetworkCreateRequest, NetworkingConfig, PortBinding,
     },
     query_parameters::{
         InspectNetworkOptions, RemoveVolumeOptions, RenameContainerOptionsBuilder,
@@ -26,9 +26,6 @@ use super::{
     published::Published,
 };
 use crate::{StepFault, engine::Engine, gateway::FOLDER};
-
-/// Two for each connection that a gateway carries, and some.
-const DESCRIPTORS: i64 = 32_768;
 
 const MOST_PROCESSES: i64 = 256;
 
@@ -163,11 +160,6 @@ fn body(action: &RolloutAction, published: &[Published], image: String) -> Conta
             security_opt: Some(vec!["no-new-privileges".to_owned()]),
             sysctls: Some(sysctls.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
             pids_limit: Some(MOST_PROCESSES),
-            ulimits: Some(vec![ResourcesUlimits {
-                name: Some("nofile".to_owned()),
-                soft: Some(DESCRIPTORS),
-                hard: Some(DESCRIPTORS),
-            }]),
             log_config: Some(log_config()),
             ..Default::default()
         }),

@@ -8,7 +8,7 @@ use bollard::{
     query_parameters::{LogsOptionsBuilder, WaitContainerOptionsBuilder},
 };
 use futures_util::StreamExt;
-use mergeyard_plan::action::{Health, RolloutAction};
+use mergeyard_plan::action::RolloutAction;
 use tokio::net::TcpStream;
 
 use super::{
@@ -26,9 +26,6 @@ use crate::{
 
 /// To find out whether a published port can be reached from here at all.
 const CONNECT: Duration = Duration::from_secs(2);
-
-/// Of an address that is asked from here, an answer's beginning.
-const LONGEST_BODY: usize = 1 << 20;
 
 impl Probe {
     /// With all its retries.
@@ -69,16 +66,12 @@ impl Proof<'_> {
         }
     }
 
-    /// Asks the service as its clients do: through its gateway, at each published port, and at the
-    /// address that the health check names.
+    /// Asks the service as its clients do: through its gateway, and at each published port.
     pub(super) async fn service(&self, session: &mut Session<'_>) -> Result<String, StepFault> {
         let own = format!("127.0.0.1:{}", self.action.port);
         let mut said = verdict(session.probe(&self.probe(own)).await?)?;
         for published in self.published {
             said = self.port(published).await?;
-        }
-        if self.action.health.url.contains("://") {
-            said = address(&self.action.health, &target_address(self.target)).await?;
         }
         Ok(said)
     }
@@ -160,51 +153,4 @@ async fn told(engine: &Engine, id: &str) -> Result<String, StepFault> {
         said.extend_from_slice(&frame.into_bytes());
     }
     Ok(String::from_utf8_lossy(&said).trim().to_owned())
-}
-
-/// A whole address is asked from here, as a client anywhere would.
-async fn address(health: &Health, target: &str) -> Result<String, StepFault> {
-    let url = health.url.replace("{address}", target);
-    let refused = |error: reqwest::Error| StepFault::Failure(format!("{url} cannot be asked: {error}"));
-    let client = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(Duration::from_millis(health.timeout_ms))
-        .no_proxy()
-        .build()
-        .map_err(refused)?;
-    let mut left = health.retries;
-    loop {
-        let why = match ask(&client, &url, health).await {
-            Ok(said) => return Ok(said),
-            Err(why) => why,
-        };
-        if left == 0 {
-            return Err(StepFault::Failure(format!("{url}: {why}")));
-        }
-        left -= 1;
-        tokio::time::sleep(Duration::from_millis(health.interval_ms)).await;
-    }
-}
-
-async fn ask(client: &reqwest::Client, url: &str, health: &Health) -> Result<String, String> {
-    let mut response = client.get(url).send().await.map_err(|error| format!("no answer: {error}"))?;
-    let status = response.status().as_u16();
-    let mut body = Vec::new();
-    while let Some(chunk) =
-        response.chunk().await.map_err(|error| format!("its answer broke off: {error}"))?
-    {
-        body.extend_from_slice(&chunk);
-        if body.len() > LONGEST_BODY {
-            return Err(format!("its answer is longer than {LONGEST_BODY} bytes"));
-        }
-    }
-    if status != health.status {
-        return Err(format!("it answers {status} in the place of {}", health.status));
-    }
-    match &health.body {
-        Some(wanted) if !String::from_utf8_lossy(&body).contains(wanted.as_str()) => {
-            Err(format!("its answer does not have `{wanted}` in it"))
-        }
-        _ => Ok(format!("{status} from {url}")),
-    }
 }

@@ -3,7 +3,7 @@
 use mergeyard_types::Digest;
 
 use super::{
-    Fit, Rollout, Session, digest, gateway_name, labels,
+    Fit, Rollout, Session, digest, gateway_name,
     look::{Container, Found},
 };
 use crate::{StepFault, executor::StepOutcome};
@@ -18,12 +18,8 @@ impl Rollout<'_> {
         let next = digest.map_or("what this commit publishes".to_owned(), |digest| digest.short());
         let now = live.as_ref().and_then(|live| live.digest);
         let summary = match (now, digest) {
-            (Some(now), Some(digest)) if now == digest && self.is_live(live.as_ref(), digest) => {
-                format!("{service} stays {}", now.short())
-            }
-            (Some(now), Some(digest)) if now == digest => {
-                format!("{service} {}, with other settings", now.short())
-            }
+            // Its settings may change all the same: what is secret among them is not told to a check.
+            (Some(now), Some(digest)) if now == digest => format!("{service} stays {}", now.short()),
             (Some(now), _) => format!("{service} {} → {next}", now.short()),
             (None, _) => format!("{service} {next}, for the first time"),
         };
@@ -43,11 +39,6 @@ impl Rollout<'_> {
         let outputs = digest.map(|digest| ("digest".to_owned(), digest.to_string()));
         let outputs = outputs.into_iter().chain([("summary".to_owned(), summary)]).collect();
         Ok(StepOutcome::Success { outputs })
-    }
-
-    fn is_live(&self, live: Option<&Container>, digest: Digest) -> bool {
-        let definition = labels::application_definition(self.action, digest, self.environment);
-        live.is_some_and(|live| live.definition == definition)
     }
 
     async fn live(&self, found: &Found) -> Result<Option<Container>, StepFault> {

@@ -135,9 +135,12 @@ pub(crate) struct Yard {
 
 impl Yard {
     pub(crate) async fn start() -> Yard {
+        Self::with(Registry::start().await).await
+    }
+
+    pub(crate) async fn with(registry: Registry) -> Yard {
         let dir = tempfile::tempdir().unwrap();
         let git = bare(&dir.path().join("up.git"));
-        let registry = Registry::start().await;
         let cache = GitCache::new(dir.path().join("cache"), GitLimits::default()).unwrap();
         let executor = Executor::Docker(Docker::new(cache, engine().await, registry.client()));
         Yard { dir, git, registry, executor: Arc::new(executor) }
@@ -195,3 +198,16 @@ impl Yard {
 }
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+
+/// An address of this machine that is not loopback: its own on the engine's bridge.
+pub(crate) async fn address_on_the_bridge() -> String {
+    let bridge = docker()
+        .inspect_network("bridge", None::<bollard::query_parameters::InspectNetworkOptions>)
+        .await
+        .unwrap();
+    let subnet = bridge.ipam.unwrap().config.unwrap()[0].subnet.clone().unwrap();
+    let neighbour = subnet.split_once(".0/").expect("the bridge has an IPv4 subnet").0.to_owned() + ".2:9";
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect(neighbour).unwrap();
+    socket.local_addr().unwrap().ip().to_string()
+}

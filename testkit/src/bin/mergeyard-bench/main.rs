@@ -5,6 +5,7 @@
 //! is the real program in a process of its own. No figure fails anything: this only ends
 //! badly when something does not work.
 
+mod deploy;
 mod ingest;
 mod load;
 mod logs;
@@ -55,6 +56,8 @@ enum Part {
     Ingest,
     /// From a merge to a digest in the registry
     Publish,
+    /// From a merge to a version that is live
+    Deploy,
     /// Memory, start-up and pages with many past runs
     Pages,
     /// The plan of 500 steps in 50 workflows
@@ -109,6 +112,9 @@ async fn run(args: Args) -> Result<(), Failed> {
     }
     if asked(Part::Publish) {
         publish::run(&bench, &mut aims).await?;
+    }
+    if asked(Part::Deploy) {
+        deploy::run(&bench, &mut aims).await?;
     }
     if asked(Part::Pages) {
         pages::run(&bench, &mut aims).await?;

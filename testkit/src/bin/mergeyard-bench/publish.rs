@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The folder of the image inside the repository.
-const FOLDER: &str = "app";
+pub(crate) const FOLDER: &str = "app";
 
 const KINDS: [Kind; 4] = [
     Kind { content: Content::Made, cold: true },
@@ -100,12 +100,12 @@ pub(crate) async fn run(bench: &Bench, aims: &mut Aims) -> Result<(), Failed> {
         yard.sample.hosted().clone_url
     );
     let server = Mergeyard::start(bench, &folder, &repo).await?;
-    let hand = Hand::new(&folder, &server, &typed).await?;
+    let hand = Hand::new(&folder, &server, &typed.sample).await?;
     let mut clock = Clockwork { server, runs: 0 };
     println!("\npublish: merge → digest; {}; mergeyard drives the engine's BuildKit", by_hand_is(&hand));
     // Both sides push the base image's layers once before anything is measured.
     clock.publish(&yard.sample, &yard.first).await?;
-    hand.publish(&typed, hand.builder).await?;
+    hand.publish(&hand.tag(&typed), hand.builder).await?;
     let mut results = Vec::new();
     for kind in KINDS {
         let turns = if kind.cold { bench.pick(2, 7) } else { bench.pick(3, 11) };
@@ -121,7 +121,7 @@ pub(crate) async fn run(bench: &Bench, aims: &mut Aims) -> Result<(), Failed> {
             for (builder, took) in other.into_iter().filter(|_| !bench.quick) {
                 typed.change(kind).await?;
                 hand.check_out().await?;
-                let (build, push) = hand.publish(&typed, builder).await?;
+                let (build, push) = hand.publish(&hand.tag(&typed), builder).await?;
                 took.push(build + push);
             }
         }
@@ -150,7 +150,7 @@ async fn yard_turn(
 async fn hand_turn(hand: &Hand, typed: &mut Side, kind: Kind, took: &mut Turns) -> Result<(), Failed> {
     typed.change(kind).await?;
     took.checkout.push(hand.check_out().await?);
-    let (build, push) = hand.publish(typed, hand.builder).await?;
+    let (build, push) = hand.publish(&hand.tag(typed), hand.builder).await?;
     took.build.push(build);
     took.push.push(push);
     took.by_hand.push(build + push);
@@ -302,7 +302,7 @@ impl Clockwork {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Builder {
+pub(crate) enum Builder {
     /// The client's own: it sends the engine only the files that changed since its last build.
     BuildKit,
     /// The engine's BuildKit without a client: a tar stream to its end point.
@@ -311,16 +311,20 @@ enum Builder {
 }
 
 /// A person at a terminal.
-struct Hand {
+pub(crate) struct Hand {
     docker: PathBuf,
     home: PathBuf,
     work: PathBuf,
-    registry: String,
-    builder: Builder,
+    pub(crate) registry: String,
+    pub(crate) builder: Builder,
 }
 
 impl Hand {
-    async fn new(folder: &Path, server: &Mergeyard, typed: &Side) -> Result<Self, Failed> {
+    pub(crate) async fn new(
+        folder: &Path,
+        server: &Mergeyard,
+        typed: &SampleRepository,
+    ) -> Result<Self, Failed> {
         let (home, work) = (folder.join("docker"), folder.join("work"));
         std::fs::create_dir_all(&home)?;
         let mut hand = Self {
@@ -346,12 +350,12 @@ impl Hand {
         fed(login, &password).await?;
         let mut clone = Command::new("git");
         clone.args(["clone", "--quiet", "--depth=1", "--branch=develop", "--"]);
-        clone.arg(&typed.sample.hosted().clone_url).arg(&hand.work);
+        clone.arg(&typed.hosted().clone_url).arg(&hand.work);
         fed(clone, b"").await?;
         Ok(hand)
     }
 
-    fn docker(&self, builder: Builder) -> Command {
+    pub(crate) fn docker(&self, builder: Builder) -> Command {
         let mut command = Command::new(&self.docker);
         command.env("DOCKER_CONFIG", &self.home);
         command.env("DOCKER_BUILDKIT", if builder == Builder::Classic { "0" } else { "1" });
@@ -359,7 +363,7 @@ impl Hand {
     }
 
     /// Not counted as typed by hand, but told: mergeyard does it too.
-    async fn check_out(&self) -> Result<Duration, Failed> {
+    pub(crate) async fn check_out(&self) -> Result<Duration, Failed> {
         let begin = Instant::now();
         for arguments in [
             &["fetch", "--quiet", "--depth=1", "origin", "develop"][..],
@@ -372,19 +376,23 @@ impl Hand {
         Ok(begin.elapsed())
     }
 
-    async fn publish(&self, typed: &Side, builder: Builder) -> Result<(Duration, Duration), Failed> {
-        let tag = typed.tag(&self.registry, typed.versions);
+    fn tag(&self, typed: &Side) -> String {
+        typed.tag(&self.registry, typed.versions)
+    }
+
+    /// How long building took, and pushing.
+    pub(crate) async fn publish(&self, tag: &str, builder: Builder) -> Result<(Duration, Duration), Failed> {
         let begin = Instant::now();
         if builder == Builder::BuildKitByCurl {
-            fed(self.curl(&tag), b"").await?;
+            fed(self.curl(tag), b"").await?;
         } else {
             let mut build = self.docker(builder);
-            build.args(["build", "--tag", &tag]).arg(self.work.join(FOLDER));
+            build.args(["build", "--tag", tag]).arg(self.work.join(FOLDER));
             fed(build, b"").await?;
         }
         let built = begin.elapsed();
         let mut push = self.docker(builder);
-        push.args(["push", &tag]);
+        push.args(["push", tag]);
         fed(push, b"").await?;
         Ok((built, begin.elapsed() - built))
     }
@@ -410,7 +418,7 @@ impl Hand {
     }
 }
 
-fn by_hand_is(hand: &Hand) -> String {
+pub(crate) fn by_hand_is(hand: &Hand) -> String {
     match hand.builder {
         Builder::BuildKit => {
             format!("by hand is `DOCKER_BUILDKIT=1 {} build` and `push`", hand.docker.display())
@@ -423,7 +431,7 @@ fn by_hand_is(hand: &Hand) -> String {
 }
 
 /// Runs a program to its end with this on its standard input.
-async fn fed(mut command: Command, input: &[u8]) -> Result<(), Failed> {
+pub(crate) async fn fed(mut command: Command, input: &[u8]) -> Result<(), Failed> {
     let program = format!("{:?}", command.as_std());
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().map_err(|error| format!("{program}: {error}"))?;
