@@ -94,11 +94,11 @@ pub(super) async fn start(
 /// program that is not there.
 async fn sorted<T>(engine: &Engine, what: &str, name: &str, done: Result<T, Error>) -> Result<T, StepFault> {
     match done {
-        Err(Error::DockerResponseServerError { message, .. }) => {
+        Err(Error::DockerResponseServerError { status_code, message }) => {
             let why = message.split_whitespace().collect::<Vec<_>>().join(" ");
-            Err(StepFault::Failure(format!(
-                "the target's engine does not {what} the container {name}: {why}"
-            )))
+            let why = format!("the target's engine does not {what} the container {name}: {why}");
+            // 404: an image or a network went away behind our back.
+            Err(if status_code == 404 { StepFault::transient(why) } else { StepFault::Failure(why) })
         }
         done => Ok(engine.checked(&format!("{what} the container {name}"), done).await?),
     }

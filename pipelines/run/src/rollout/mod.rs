@@ -77,7 +77,7 @@ pub(crate) async fn rollout(
     match done {
         Ok(Done::Already(outcome)) => Ok(outcome),
         // Nobody takes back what is proven, so nobody stops it here either: it ends with one version.
-        Ok(Done::Proven(proven)) => rollout.finish(proven).await,
+        Ok(Done::Proven(proven)) => rollout.finish(*proven).await,
         Err(fault) => Err(rollout.taken_back(fault).await),
     }
 }
@@ -104,7 +104,7 @@ struct Begun {
 
 enum Done<'a> {
     Already(StepOutcome),
-    Proven(Proven<'a>),
+    Proven(Box<Proven<'a>>),
 }
 
 /// Live, and seen to work.
@@ -165,7 +165,7 @@ impl Rollout<'_> {
         self.cx.log.note(&format!("new connections go to {}", container.name)).await;
         let said = self.prove_service(&mut session).await?;
         let summary = self.summary(digest, &container);
-        Ok(Done::Proven(Proven { session, container, fit, said, summary }))
+        Ok(Done::Proven(Box::new(Proven { session, container, fit, said, summary })))
     }
 
     /// Nothing has to be changed, or nothing more: an attempt of this step may have come this far.
@@ -185,7 +185,7 @@ impl Rollout<'_> {
         }
         application::keep(self.reached.engine(), &live.id).await?;
         self.begin(digest, self.before(found, Some(live.clone()))).await?;
-        Ok(Done::Proven(Proven { session, container: live, fit: Fit::Right, said, summary }))
+        Ok(Done::Proven(Box::new(Proven { session, container: live, fit: Fit::Right, said, summary })))
     }
 
     /// Writes down what is live, and then removes what was.
@@ -277,7 +277,7 @@ impl Rollout<'_> {
         let url = match self.published.first() {
             Some(published) => {
                 let address = prove::target_address(self.target);
-                published.from_elsewhere(&address).unwrap_or_else(|| published.on_the_target())
+                published.for_others(&address).unwrap_or_else(|| published.on_the_target())
             }
             None => format!("{}:{}", self.action.service, self.action.port),
         };

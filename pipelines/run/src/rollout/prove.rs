@@ -84,19 +84,22 @@ impl Proof<'_> {
     async fn port(&self, published: &Published) -> Result<String, StepFault> {
         let at = match &self.target.reach {
             Reach::Local => Some(published.on_the_target()),
-            Reach::Ssh(ssh) => published.from_elsewhere(&ssh.address),
+            Reach::Ssh(ssh) => published.for_others(&ssh.address),
         };
-        if let Some(at) = at
-            && let Ok(Ok(_)) = tokio::time::timeout(CONNECT, TcpStream::connect(&at)).await
-        {
-            return verdict(probe(&Probe::of(&self.action.health, at.clone(), at)).await);
+        if let Some(at) = at {
+            // A connection that stayed open would keep a program busy that serves one at a time.
+            let reached =
+                tokio::time::timeout(CONNECT, TcpStream::connect(&at)).await.map(|done| done.is_ok());
+            if reached == Ok(true) {
+                return verdict(probe(&Probe::of(&self.action.health, at.clone(), at)).await);
+            }
         }
         let at = published.on_the_target();
-        self.from_the_target(&Probe::of(&self.action.health, at.clone(), at)).await
+        self.asked_by_the_target(&Probe::of(&self.action.health, at.clone(), at)).await
     }
 
     /// A container that asks once, as a program of the target itself.
-    async fn from_the_target(&self, probe: &Probe) -> Result<String, StepFault> {
+    async fn asked_by_the_target(&self, probe: &Probe) -> Result<String, StepFault> {
         let docker = self.engine.docker().await?;
         let gateway = docker.inspect_container(&gateway_name(&self.action.service), None).await;
         let gateway = self.engine.checked("inspect the gateway", gateway).await?;

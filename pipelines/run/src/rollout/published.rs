@@ -31,7 +31,7 @@ impl Published {
     }
 
     /// How others get there who know the target as `name`. `None`: only the target itself can.
-    pub(super) fn from_elsewhere(&self, name: &str) -> Option<String> {
+    pub(super) fn for_others(&self, name: &str) -> Option<String> {
         match self.address.filter(|address| !address.is_unspecified()) {
             Some(address) if address.is_loopback() => None,
             Some(address) => Some(with_port(&address.to_string(), self.port)),
@@ -64,7 +64,7 @@ mod tests {
         ] {
             let published = Published::read(text).unwrap();
             assert_eq!(published.on_the_target(), here, "{text}");
-            assert_eq!(published.from_elsewhere("vm").as_deref(), there, "{text}");
+            assert_eq!(published.for_others("vm").as_deref(), there, "{text}");
         }
         for bad in ["", "0", "80:80", "x", "1:2:80", "65536", "host:80", "80/udp"] {
             assert!(Published::read(bad).is_err(), "{bad}");

@@ -23,7 +23,12 @@ const KEEP_CERTIFICATE: &str = r#"set -e; mkdir -p "$1"; f=$1/ca.crt; [ ! -e "$f
 /// An engine, and the way to it for as long as it is used.
 pub(crate) enum Reached<'a> {
     Here(&'a Engine),
-    Over { engine: Engine, session: Session },
+    Over(Box<Over>),
+}
+
+pub(super) struct Over {
+    pub(super) engine: Engine,
+    session: Session,
 }
 
 impl<'a> Reached<'a> {
@@ -40,7 +45,7 @@ impl<'a> Reached<'a> {
                         target.engine, target.name, ssh.user, ssh.user
                     ))
                 })?;
-                Ok(Reached::Over { engine, session })
+                Ok(Reached::Over(Box::new(Over { engine, session })))
             }
         }
     }
@@ -48,7 +53,7 @@ impl<'a> Reached<'a> {
     pub(crate) fn engine(&self) -> &Engine {
         match self {
             Reached::Here(engine) => engine,
-            Reached::Over { engine, .. } => engine,
+            Reached::Over(over) => &over.engine,
         }
     }
 
@@ -67,7 +72,7 @@ impl<'a> Reached<'a> {
         let section = cx.log.section(format!("pull {name}")).await;
         match self {
             Reached::Here(_) => docker.trust(&cx.log).await,
-            Reached::Over { session, .. } => self.trust(docker, target, session, cx).await?,
+            Reached::Over(over) => self.trust(docker, target, &over.session, cx).await?,
         }
         let login = BaseCredentials::from([(image.registry.to_string(), docker.registry_login())]);
         self.engine().pull_base(&name, &login, &cx.log).await?;

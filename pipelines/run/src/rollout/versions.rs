@@ -5,7 +5,7 @@ use std::time::Duration;
 use mergeyard_types::{DeploymentId, Digest, ImageRef};
 
 use super::{
-    Begun, Rollout, application, images, labels,
+    Begun, Rollout, application, gateway_image, images, labels,
     look::{Container, Found, look},
     reach::Reached,
     session::Session,
@@ -109,10 +109,12 @@ impl Rollout<'_> {
             application::retire(engine, &old.id).await?;
             self.cx.log.note(&format!("removed {}", old.name)).await;
         }
-        let keep: Vec<Digest> = self.begun.get().into_iter().flat_map(Begun::kept).collect();
-        if let Reached::Over { engine, .. } = self.reached {
+        // On this machine images are also what the next build stands on, and are tidied with those.
+        if let Reached::Over(over) = self.reached {
+            let keep: Vec<Digest> = self.begun.get().into_iter().flat_map(Begun::kept).collect();
             let host = &self.docker.registry.access().host;
-            images::forget_others(engine, &format!("{host}/{}", self.action.image), &keep).await?;
+            images::forget_others(&over.engine, &format!("{host}/{}", self.action.image), &keep).await?;
+            gateway_image::forget_unused(&over.engine).await?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@
 mod archive;
 mod program;
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use bollard::{
     body_full,
@@ -52,7 +52,6 @@ pub(super) async fn ensure(engine: &Engine, program: &Path, log: &LogSink) -> Re
     if !engine.has_image(&name).await? {
         return Err(StepFault::transient(format!("the engine took the image {name} and does not have it")));
     }
-    remove_others(engine, &name).await?;
     section.finish().await;
     Ok(name)
 }
@@ -67,13 +66,13 @@ async fn load(engine: &Engine, archive: Vec<u8>) -> Result<(), StepFault> {
     Ok(())
 }
 
-/// Images of other versions that no gateway runs from any more.
-async fn remove_others(engine: &Engine, name: &str) -> Result<(), StepFault> {
+/// Removes the images that no gateway runs from: those of versions before.
+pub(super) async fn forget_unused(engine: &Engine) -> Result<(), StepFault> {
     let docker = engine.docker().await?;
-    let ours = std::collections::HashMap::from([("reference", vec![REPOSITORY])]);
+    let ours = HashMap::from([("reference", vec![REPOSITORY])]);
     let options = ListImagesOptionsBuilder::new().filters(&ours).build();
     let images = engine.checked("list images", docker.list_images(Some(options)).await).await?;
-    for tag in images.iter().flat_map(|image| &image.repo_tags).filter(|tag| *tag != name) {
+    for tag in images.iter().flat_map(|image| &image.repo_tags) {
         match docker.remove_image(tag, None::<RemoveImageOptions>, None).await {
             // 404: gone already; 409: a gateway runs from it.
             Err(Error::DockerResponseServerError { status_code: 404 | 409, .. }) => {}
