@@ -284,6 +284,23 @@ async fn a_playbook_goes_back_with_its_commit_and_all_its_images() {
 }
 
 #[tokio::test]
+async fn a_rerun_deploys_what_the_run_that_it_repeats_published() {
+    let yard = rollouts().await;
+    merge(&yard, "d-1", &yard.first).await;
+    yard.settle().await;
+    let said = yard.command_line(&["rerun", "1", "--from", "rollout"], "").await.good();
+    assert_eq!(said, "run 2 repeats run 1\n");
+    yard.settle().await;
+    let (one, rows) = (digest(&yard, "0.1.0").await, deployed(&yard).await);
+    assert_eq!(yard.script.given("rollout").images.into_values().collect::<Vec<_>>(), [one]);
+    let again = &rows[1];
+    assert_eq!((again.run, again.state, again.before), (RunId(2), DeploymentState::Success, Some(one)));
+    let published = yard.script.played().iter().filter(|line| line.starts_with("publish")).count();
+    assert_eq!(published, 1, "the image was kept");
+    yard.close().await;
+}
+
+#[tokio::test]
 async fn a_freeze_holds_a_deployment_back_until_it_ends_and_lets_a_rollback_through() {
     // The yard begins on Tuesday, the 1st of January 2030.
     let freeze = "freeze = [{from = \"Mon 12:00\", to = \"Tue 06:00\"}]";

@@ -45,6 +45,27 @@ fn codes(found: &[Value]) -> Vec<(&str, &str)> {
 }
 
 #[tokio::test]
+async fn actions_are_checked_against_the_tree_and_targets_are_nobodys_business_here() {
+    const DEPLOY: &str = "steps:\n  - {name: image, uses: image, with: {folder: web}}\n  \
+        - {name: live, uses: rollout, with: {target: clock-vm, image: web, port: 80, health: /}}\n  \
+        - {name: packages, uses: yum-mirror}\n";
+    let spec = r#"{"service":{"name":"web","version":"1.0.0"}}"#;
+    let files =
+        [(".mergeyard/deploy.yml", DEPLOY), ("web/spec.json", spec), ("web/Dockerfile", "FROM scratch\n")];
+    let tree = Tree::new(&files);
+    for arguments in [&["."][..], &[".mergeyard/deploy.yml"]] {
+        let (code, found) = tree.json(arguments).await;
+        assert_eq!((code, found.len()), (Some(0), 0), "{found:#?}");
+    }
+    let wrong = DEPLOY.replace("health: /", "health: /, publish: [a]").replace("folder: web", "folder: wed");
+    let (code, found) =
+        Tree::new(&[(".mergeyard/deploy.yml", &wrong), files[1], files[2]]).json(&["."]).await;
+    let places: Vec<_> = found.iter().map(|found| (found["line"].as_u64(), found["code"].as_str())).collect();
+    assert_eq!(code, Some(1));
+    assert_eq!(places, [(Some(2), Some("uses-image")), (Some(3), Some("uses-with"))], "{found:#?}");
+}
+
+#[tokio::test]
 async fn a_good_tree_has_no_findings_and_says_how_much_was_looked_at() {
     let tree = Tree::new(&[
         (".mergeyard/build.yml", PIPELINE),

@@ -7,14 +7,22 @@ use std::{
 };
 
 use mergeyard_plan::{
+    decide::{self, Candidate, File, Folder},
     facts::Facts,
     finding::Finding,
     policy::Trust,
+    service::LARGEST_SPEC,
     spec::{self, Limits},
     workflows::{self, Gates, PipelineFile, Request},
 };
 
-use super::{Found, Source, files::PIPELINE_FOLDERS, shown};
+use mergeyard_types::TreeId;
+
+use super::{
+    Found, Source,
+    files::{Kind, PIPELINE_FOLDERS, find},
+    shown,
+};
 
 /// All pipelines of one repository, because they may depend on one another.
 pub(super) fn check(sources: &[Source]) -> Vec<Found> {
@@ -30,11 +38,12 @@ fn check_repository(root: &Path, sources: &[&Source]) -> Vec<Found> {
     let files: Vec<PipelineFile> = sources.iter().map(|source| file(root, source, &limits)).collect();
     let mut facts = Facts::imagined();
     facts.repo.trust = Trust { security: true, network: true, volumes: true };
+    let images = images(root, sources);
     let request = Request {
         facts: &facts,
         secrets: None,
         runner: &BTreeMap::new(),
-        images: &[],
+        images: &images,
         gates: &Gates::default(),
         targets: None,
         lists: &[],
@@ -45,6 +54,29 @@ fn check_repository(root: &Path, sources: &[&Source]) -> Vec<Found> {
         None => included(root, finding, &limits),
     };
     plan.findings.into_iter().map(found).collect()
+}
+
+/// The folders that hold an image, as a commit of this tree would have them. They are looked for
+/// only where a pipeline may ask for one.
+fn images(root: &Path, sources: &[&Source]) -> Vec<Candidate> {
+    let asks = |source: &&Source| source.bytes.windows(4).any(|word| word == b"uses");
+    let here = if root.as_os_str().is_empty() { Path::new(".") } else { root };
+    let found = match sources.iter().any(asks) {
+        true => find(&[here.to_owned()]).unwrap_or_default(),
+        false => Vec::new(),
+    };
+    let specs = found.into_iter().filter(|(_, kind)| *kind == Kind::Spec);
+    let folders: Vec<Folder> = specs.filter_map(|(spec, _)| folder(here, &spec)).collect();
+    decide::candidates(&folders)
+}
+
+fn folder(root: &Path, spec: &Path) -> Option<Folder> {
+    let folder = spec.parent()?;
+    let dockerfile = folder.join("Dockerfile").is_file().then(|| File::Text(Vec::new()))?;
+    let path = folder.strip_prefix(root).ok()?.to_str()?.to_owned();
+    let spec = Source::read(spec.to_owned(), LARGEST_SPEC).ok()?;
+    // Which tree it is only a commit knows, and nothing here is built.
+    Some(Folder { path, tree: TreeId::new([0; 20]), dockerfile, spec: File::Text(spec.bytes) })
 }
 
 fn file(root: &Path, source: &Source, limits: &Limits) -> PipelineFile {

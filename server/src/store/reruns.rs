@@ -96,9 +96,9 @@ impl Tx {
             .map(|facts| to_json(&facts.repeated(new, reruns, now)));
         sqlx::query(
             "INSERT INTO runs (id, key, delivery, forge, repo, known_as, clone_url, source_url, event, branch, commit_sha, \
-             hints, merged, title, author, number, facts, account, fork, rerun_of, state, created) \
+             hints, merged, title, author, number, facts, account, fork, rollback_of, rerun_of, state, created) \
              SELECT ?2, 'rerun-' || ?1 || '-' || ?2, delivery, forge, repo, known_as, clone_url, source_url, event, branch, \
-             commit_sha, hints, merged, title, author, number, coalesce(?5, facts), account, fork, ?1, ?3, ?4 FROM runs WHERE id = ?1",
+             commit_sha, hints, merged, title, author, number, coalesce(?5, facts), account, fork, rollback_of, ?1, ?3, ?4 FROM runs WHERE id = ?1",
         )
         .bind(old.0)
         .bind(new.0)

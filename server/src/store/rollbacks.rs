@@ -313,3 +313,117 @@ fn planned(name: String, action: Action, rules: StepRules, timeout: Duration) ->
     let serial = action.serial();
     PlannedStep { name, verdict: Verdict::Run, action, rules, timeout, retry: RETRIES, serial }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Newest first, each as step, service, a letter for its digest, the letter before it, and state.
+    fn rows(told: &[(i64, &str, u8, Option<u8>, DeploymentState)]) -> Vec<DeploymentRow> {
+        let row = |(at, (step, service, digest, before, state)): (
+            usize,
+            &(i64, &str, u8, Option<u8>, DeploymentState),
+        )| {
+            let digest = Digest::Sha256([*digest; 32]);
+            DeploymentRow {
+                id: DeploymentId(100 - at as i64),
+                step: StepId(*step),
+                run: RunId(*step),
+                repo: "acme/clock".parse().unwrap(),
+                target: target(),
+                service: (*service).to_owned(),
+                image: None,
+                digest,
+                before: before.map(|before| Digest::Sha256([before; 32])),
+                commit: "1111111111111111111111111111111111111111".parse().unwrap(),
+                number: None,
+                who: String::new(),
+                rollback_of: None,
+                state: *state,
+                health: None,
+                live: (*state == DeploymentState::RolledBack)
+                    .then(|| before.map(|before| Digest::Sha256([before; 32])))
+                    .flatten(),
+                started: Timestamp(0),
+                finished: None,
+                github: None,
+            }
+        };
+        told.iter().enumerate().map(row).collect()
+    }
+
+    fn target() -> TargetName {
+        "clock-vm".parse().unwrap()
+    }
+
+    fn chosen(
+        told: &[(i64, &str, u8, Option<u8>, DeploymentState)],
+        service: Option<&str>,
+        to: Option<&str>,
+    ) -> Result<u8, String> {
+        let wanted = Wanted { service: service.map(str::to_owned), to: to.map(str::to_owned) };
+        let choice = choose(&target(), &wanted, &rows(told)).map_err(|why| why.to_string())?;
+        Ok(choice.to.digest.bytes()[0])
+    }
+
+    #[test]
+    fn what_was_live_before_is_what_is_gone_back_to() {
+        use DeploymentState::{Error, Failure, InProgress, RolledBack, Success};
+        let two = [(2, "web", 0xb, Some(0xa), Success), (1, "web", 0xa, None, Success)];
+        assert_eq!(chosen(&two, None, None), Ok(0xa));
+        // The same once more changes nothing about what was before.
+        let again = [&[(3, "web", 0xb, Some(0xb), Success)], &two[..]].concat();
+        assert_eq!(chosen(&again, None, None), Ok(0xa));
+        // Back and back again is forth.
+        let back = [&[(3, "web", 0xa, Some(0xb), Success)], &two[..]].concat();
+        assert_eq!(chosen(&back, None, None), Ok(0xb));
+        let unproven = [&[(3, "web", 0xc, Some(0xb), RolledBack)], &two[..]].concat();
+        assert_eq!(chosen(&unproven, None, None), Ok(0xa), "what is live is b again");
+        for state in [InProgress, Failure, Error] {
+            let unknown = [&[(3, "web", 0xc, Some(0xb), state)], &two[..]].concat();
+            assert_eq!(chosen(&unknown, None, None), Ok(0xb), "{state}: b is what was proven last");
+            assert_eq!(chosen(&unknown, None, Some("sha256:0b0b0b")), Ok(0xb), "{state}");
+        }
+    }
+
+    #[test]
+    fn who_is_not_clear_is_told_what_there_is() {
+        use DeploymentState::{RolledBack, Success};
+        let services = [
+            (3, "web", 0xb, Some(0xa), Success),
+            (2, "api", 0xc, None, Success),
+            (1, "web", 0xa, None, Success),
+        ];
+        let several = chosen(&services, None, None).unwrap_err();
+        assert!(several.ends_with("name one of `api`, `web`"), "{several}");
+        assert_eq!(chosen(&services, Some("web"), None), Ok(0xa));
+        assert!(chosen(&services, Some("api"), None).unwrap_err().contains("is the first"));
+        assert!(
+            chosen(&services, Some("x\u{1b}"), None).unwrap_err().contains("`x\\u{1b}` was never proven")
+        );
+        // One playbook's services go together.
+        let one_step = [
+            (2, "api", 0xc, Some(0xa), Success),
+            (2, "web", 0xb, Some(0xa), Success),
+            (1, "api", 0xa, None, Success),
+        ];
+        assert_eq!(chosen(&one_step, None, None), Ok(0xa));
+        for (to, says) in [
+            ("0b0b0b", "is what is live"),
+            ("0b", "never proven with a digest `0b`"),
+            ("", "``"),
+            ("zz", "`zz`"),
+        ] {
+            let why = chosen(&services, Some("web"), Some(to)).unwrap_err();
+            assert!(why.contains(says), "{why}");
+        }
+        let known = chosen(&services, Some("web"), Some("ffffff")).unwrap_err();
+        assert!(known.ends_with("there is 0b0b0b0b0b0b (run 3), 0a0a0a0a0a0a (run 1)"), "{known}");
+        assert!(
+            chosen(&[(1, "web", 0xa, None, RolledBack)], None, None)
+                .unwrap_err()
+                .contains("nothing was proven")
+        );
+        assert!(chosen(&[], None, None).is_err());
+    }
+}
