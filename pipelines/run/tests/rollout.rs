@@ -17,8 +17,10 @@ use builds::{Yard, address_on_the_bridge, collect};
 use mergeyard_run::{
     executor::StepOutcome,
     log::LogSink,
-    target::{Reach, Target},
+    look::{Seen, Sought, Way},
+    target::{Reach, Ssh, Target},
 };
+use mergeyard_types::Secret;
 use registry::Registry;
 use rollouts::{Hammer, Stage, docker, free_port, get};
 use serde_json::json;
@@ -67,6 +69,38 @@ async fn versions_follow_each_other_and_no_request_fails() {
     // Going back is a rollout like any other.
     stage.live(stage.action(three)).await;
     assert_eq!(stage.page().await, "3.0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_rolled_out_is_seen_there_until_somebody_takes_it_away() {
+    let stage = Stage::start().await;
+    let digest = stage.publish("1.0", "").await;
+    let job = stage.job(stage.action(digest));
+    let target = job.target.clone().unwrap();
+    let sought = |way, digest| Sought {
+        service: stage.service.clone(),
+        way,
+        image: Some(stage.service.parse().unwrap()),
+        digest,
+    };
+    let wanted = [sought(Way::Rollout, digest), sought(Way::Playbook, digest)];
+    let look = async || stage.yard.executor.look(&target, &wanted).await;
+    assert_eq!(look().await, [Ok(Seen::Nothing), Ok(Seen::Untold)]);
+    stage.live(stage.action(digest)).await;
+    // By its labels, and by the image that its container was made from.
+    assert_eq!(look().await, [Ok(Seen::Digest(digest)), Ok(Seen::Digest(digest))]);
+    docker(&["rm", "--force", &stage.versions()[0]]);
+    assert_eq!(look().await, [Ok(Seen::Nothing), Ok(Seen::Untold)]);
+    let nowhere = Reach::Ssh(Ssh {
+        address: "127.0.0.1".to_owned(),
+        port: free_port(),
+        user: "nobody".to_owned(),
+        host_key: None,
+        key: Secret::new(""),
+    });
+    let nowhere = Target { reach: nowhere, ..(*target).clone() };
+    let seen = stage.yard.executor.look(&nowhere, &wanted).await;
+    assert!(seen.iter().all(Result::is_err) && seen.len() == 2, "{seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,7 +26,7 @@ pub(crate) enum Reached<'a> {
     Over(Box<Over>),
 }
 
-pub(super) struct Over {
+pub(crate) struct Over {
     pub(super) engine: Engine,
     session: Session,
 }
