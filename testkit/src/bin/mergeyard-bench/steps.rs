@@ -2,7 +2,8 @@
 //!
 //! By hand means `docker run --rm`, one after another or as many at once as there are
 //! processors. What a container itself costs is measured through the engine's API, without any
-//! program around it: the rest of a step's time is mergeyard's own.
+//! program around it, in the network namespace of a container that runs already, as a step's is: the
+//! rest of a step's time is mergeyard's own.
 
 use std::{
     process::Stdio,
@@ -11,7 +12,7 @@ use std::{
 
 use bollard::{
     Docker,
-    models::ContainerCreateBody,
+    models::{ContainerCreateBody, HostConfig},
     query_parameters::{RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions},
 };
 use futures_util::StreamExt;
@@ -61,7 +62,12 @@ impl Order {
 pub(crate) async fn run(bench: &Bench, aims: &mut Aims) -> Result<(), Failed> {
     println!("\nsteps: {STEPS} trivial steps in a workflow, beside {STEPS} × `docker run --rm`");
     let processors = std::thread::available_parallelism()?.get();
-    let bare = bare(&Docker::connect_with_unix_defaults()?, bench.pick(5, 40)).await?;
+    let docker = Docker::connect_with_unix_defaults()?;
+    let holder = create(&docker, &["sleep", "infinity"], None).await?;
+    docker.start_container(&holder, None::<StartContainerOptions>).await?;
+    let bare = bare(&docker, &holder, bench.pick(5, 40)).await;
+    remove(&docker, &holder).await?;
+    let (bare, joined) = bare?;
     let mut table = Table::new(&["", "mergeyard", "by hand", "ratio", "a step's own cost", "webhook → end"]);
     let mut totals = Vec::new();
     for order in [Order::Sequence, Order::Independent] {
@@ -76,7 +82,7 @@ pub(crate) async fn run(bench: &Bench, aims: &mut Aims) -> Result<(), Failed> {
                         let took = yard.run().await?;
                         ours.push(took.steps);
                         whole.push(took.whole);
-                        own.extend(took.each.iter().map(|step| step.saturating_sub(median(&bare))));
+                        own.extend(took.each.iter().map(|step| step.saturating_sub(median(&joined))));
                     }
                     false => hand.push(by_hand(order, processors).await?),
                 }
@@ -102,8 +108,9 @@ pub(crate) async fn run(bench: &Bench, aims: &mut Aims) -> Result<(), Failed> {
     }
     table.print();
     println!(
-        "  a container itself (create, start, wait through the engine's API): {}",
-        millis(median(&bare))
+        "  a container itself (create, start, wait through the engine's API): {}, in the namespace of another {}",
+        millis(median(&bare)),
+        millis(median(&joined))
     );
     let scaling = totals[0] / totals[1].max(f64::MIN_POSITIVE);
     let aim = format!("independent steps scale with {processors} processors");
@@ -178,24 +185,42 @@ async fn by_hand(order: Order, processors: usize) -> Result<Duration, Failed> {
     Ok(begin.elapsed())
 }
 
-/// Containers without anything around them.
-async fn bare(docker: &Docker, count: usize) -> Result<Vec<Duration>, Failed> {
-    let mut times = Vec::new();
+/// Containers without anything around them, each with a network namespace of its own and in that
+/// of another.
+async fn bare(docker: &Docker, holder: &str, count: usize) -> Result<(Vec<Duration>, Vec<Duration>), Failed> {
+    let (mut own, mut joined) = (Vec::new(), Vec::new());
     for _ in 0..count {
-        let command = ["/bin/sh", "-e", "-c", "true"].map(str::to_owned).into();
-        let body =
-            ContainerCreateBody { image: Some(IMAGE.into()), cmd: Some(command), ..Default::default() };
-        let begin = Instant::now();
-        let id = docker.create_container(None, body).await?.id;
-        docker.start_container(&id, None::<StartContainerOptions>).await?;
-        docker
-            .wait_container(&id, None::<WaitContainerOptions>)
-            .next()
-            .await
-            .ok_or("the engine did not say how a container ended")??;
-        times.push(begin.elapsed());
-        let force = RemoveContainerOptionsBuilder::new().force(true).build();
-        docker.remove_container(&id, Some(force)).await?;
+        own.push(one(docker, None).await?);
+        joined.push(one(docker, Some(format!("container:{holder}"))).await?);
     }
-    Ok(times)
+    Ok((own, joined))
+}
+
+async fn one(docker: &Docker, network: Option<String>) -> Result<Duration, Failed> {
+    let begin = Instant::now();
+    let id = create(docker, &["/bin/sh", "-e", "-c", "true"], network).await?;
+    docker.start_container(&id, None::<StartContainerOptions>).await?;
+    docker
+        .wait_container(&id, None::<WaitContainerOptions>)
+        .next()
+        .await
+        .ok_or("the engine did not say how a container ended")??;
+    let took = begin.elapsed();
+    remove(docker, &id).await?;
+    Ok(took)
+}
+
+async fn create(docker: &Docker, command: &[&str], network_mode: Option<String>) -> Result<String, Failed> {
+    let body = ContainerCreateBody {
+        image: Some(IMAGE.into()),
+        cmd: Some(command.iter().map(|word| (*word).to_owned()).collect()),
+        host_config: Some(HostConfig { network_mode, ..Default::default() }),
+        ..Default::default()
+    };
+    Ok(docker.create_container(None, body).await?.id)
+}
+
+async fn remove(docker: &Docker, container: &str) -> Result<(), Failed> {
+    let force = RemoveContainerOptionsBuilder::new().force(true).build();
+    Ok(docker.remove_container(container, Some(force)).await?)
 }
