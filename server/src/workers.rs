@@ -67,7 +67,9 @@ impl Worker {
                 Worker::Steps | Worker::Services => &yard.wake.steps,
                 Worker::Outbox => &yard.wake.outbox,
                 Worker::Ends => &yard.wake.ends,
-                Worker::Leases | Worker::Missed | Worker::Retention | Worker::Schedules | Worker::Drift => &never,
+                Worker::Leases | Worker::Missed | Worker::Retention | Worker::Schedules | Worker::Drift => {
+                    &never
+                }
             };
             // Interest is registered before looking, so nothing falls between.
             let woken = bell.notified();

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::engine::Live;
 use crate::{
-    StepFault, ansible, container,
+    ansible, container,
     engine::{BaseCredentials, BuildLimits, BuildNetwork, BuildSecret, Builder, Engine, EngineError},
     git::{GitCache, Remote},
     image,

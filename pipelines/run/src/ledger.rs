@@ -3,6 +3,7 @@
 //! The intent is durable before anything on a target changes, and the verdict after it was
 //! proven, so whoever comes after a crash knows what to look at.
 
+use crate::StepFault;
 use futures_util::future::BoxFuture;
 use mergeyard_types::{DeploymentId, Digest, ImageName, StepId, TargetName};
 
@@ -47,6 +48,12 @@ pub enum Verdict {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("a deployment could not be written down: {0}")]
 pub struct LedgerError(pub String);
+
+impl From<LedgerError> for StepFault {
+    fn from(error: LedgerError) -> Self {
+        StepFault::transient(error.to_string())
+    }
+}
 
 /// For executors whose steps deploy nothing.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use mergeyard_types::{DeploymentId, Digest, ImageName, StepId, TargetName};
 use crate::{
     StepFault,
     executor::StepContext,
-    ledger::{Intent, LedgerError, Verdict},
+    ledger::{Intent, Verdict},
 };
 
 pub(super) type Images = BTreeMap<ImageName, Digest>;
@@ -75,12 +75,6 @@ impl<'a> Book<'a> {
             self.cx.ledger.end(row.deployment, verdict(row)).await?;
         }
         Ok(())
-    }
-}
-
-impl From<LedgerError> for StepFault {
-    fn from(error: LedgerError) -> Self {
-        StepFault::transient(error.to_string())
     }
 }
 

@@ -17,7 +17,7 @@ use mergeyard_types::{DeploymentId, Digest};
 use crate::{
     StepFault,
     executor::{Docker, StepContext, StepJob, StepOutcome},
-    ledger::{Intent, LedgerError, Verdict},
+    ledger::{Intent, Verdict},
     target::{Mirror, Target},
 };
 use conversation::{Conversation, Order, Ready, Request, Silence, Work};
@@ -152,19 +152,19 @@ impl MirrorStep<'_> {
     /// `None`: this very snapshot is what was proven last, so there is nothing to write down.
     async fn begin(&self, ready: &Ready, digest: Digest) -> Result<Option<DeploymentId>, StepFault> {
         let (target, service, ledger) = (&self.target.name, &self.action.file, &self.cx.ledger);
-        let live = ledger.live(target, service).await.map_err(unwritten)?;
+        let live = ledger.live(target, service).await?;
         if live == Some(digest) && ready.before == live {
             return Ok(None);
         }
         let (target, service) = (target.clone(), service.clone());
         let intent =
             Intent { step: self.job.step, target, service, image: None, digest, before: ready.before };
-        ledger.begin(intent).await.map(Some).map_err(unwritten)
+        Ok(Some(ledger.begin(intent).await?))
     }
 
     async fn end(&self, deployment: Option<DeploymentId>, verdict: Verdict) -> Result<(), StepFault> {
         match deployment {
-            Some(deployment) => self.cx.ledger.end(deployment, verdict).await.map_err(unwritten),
+            Some(deployment) => Ok(self.cx.ledger.end(deployment, verdict).await?),
             None => Ok(()),
         }
     }
@@ -187,10 +187,6 @@ impl MirrorStep<'_> {
             }
         }
     }
-}
-
-fn unwritten(error: LedgerError) -> StepFault {
-    StepFault::transient(error.to_string())
 }
 
 fn success(ready: &Ready) -> StepOutcome {

@@ -33,7 +33,7 @@ use mergeyard_types::{DeploymentId, Digest, ImageRef};
 use crate::{
     StepFault,
     executor::{Docker, StepContext, StepJob, StepOutcome},
-    ledger::{Intent, LedgerError, Verdict},
+    ledger::{Intent, Verdict},
     target::Target,
 };
 use look::{Container, Found, gateway_name, look};
@@ -284,12 +284,6 @@ impl Rollout<'_> {
         let outputs =
             [("digest", digest.to_string()), ("url", format!("http://{url}")), ("summary", summary)];
         StepOutcome::Success { outputs: outputs.map(|(key, value)| (key.to_owned(), value)).into() }
-    }
-}
-
-impl From<LedgerError> for StepFault {
-    fn from(error: LedgerError) -> Self {
-        StepFault::transient(error.to_string())
     }
 }
 
