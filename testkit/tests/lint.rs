@@ -50,8 +50,11 @@ async fn actions_are_checked_against_the_tree_and_targets_are_nobodys_business_h
         - {name: live, uses: rollout, with: {target: clock-vm, image: web, port: 80, health: /}}\n  \
         - {name: packages, uses: yum-mirror}\n";
     let spec = r#"{"service":{"name":"web","version":"1.0.0"}}"#;
-    let files =
-        [(".mergeyard/deploy.yml", DEPLOY), ("web/spec.json", spec), ("web/Dockerfile", "FROM scratch\n")];
+    let files = [
+        (".mergeyard/deploy.yml", DEPLOY),
+        ("web/spec.json", spec),
+        ("web/Dockerfile", "FROM scratch\nUSER 1000\n"),
+    ];
     let tree = Tree::new(&files);
     for arguments in [&["."][..], &[".mergeyard/deploy.yml"]] {
         let (code, found) = tree.json(arguments).await;
