@@ -151,6 +151,7 @@ impl Yard {
             masked: Vec::new(),
             secrets: Vec::new(),
             detached: false,
+            followed: false,
             kept_lines: 0,
             target: Some(Arc::clone(&self.target)),
             images: Default::default(),
