@@ -99,12 +99,12 @@ async fn a_version_that_does_not_work_never_takes_the_others_place() {
     let cancel = CancellationToken::new();
     let job = stage.job(patient.clone());
     let (log, lines) = LogSink::channel(job.masker(), 1 << 20);
-    let (said, stop) = (collect(lines), cancel.clone());
-    let both = async {
-        until(async || stage.versions().len() == 2).await;
-        stop.cancel();
-    };
-    let (outcome, ()) = tokio::join!(stage.yard.executor.run(job, stage.context(log, cancel)), both);
+    let said = collect(lines);
+    let (executor, cx) = (Arc::clone(&stage.yard.executor), stage.context(log, cancel.clone()));
+    let step = tokio::spawn(async move { executor.run(job, cx).await });
+    until(async || stage.versions().len() == 2).await;
+    cancel.cancel();
+    let outcome = step.await.unwrap();
     assert_eq!(outcome, StepOutcome::Cancelled, "{}", said.await.unwrap());
     assert_eq!(stage.versions(), running);
     let mut job = stage.job(patient);
