@@ -117,7 +117,8 @@ async fn a_version_that_does_not_work_never_takes_the_others_place() {
     assert_eq!(told.failures, Vec::<String>::new());
     assert_eq!(told.pages.keys().collect::<Vec<_>>(), ["1.0"], "nobody ever saw another version");
     let back = format!("back to {}", good.short());
-    assert_eq!(stage.book.story()[2..], vec![back; 4]);
+    let story = stage.book.story();
+    assert!(story[2..].iter().all(|row| *row == back), "{story:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
