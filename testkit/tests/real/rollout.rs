@@ -41,7 +41,7 @@ impl Service {
         let spec = format!(r#"{{"service":{{"name":"{name}","version":"{version}"}}}}"#);
         let pipeline = format!(
             "when: {{event: pull_request_merged}}\nskip_clone: true\nsteps:\n  - {{name: image, uses: image, with: {{folder: app}}}}\n  \
-             - name: live\n    uses: rollout\n    with:\n      {{target: here, image: {name}, port: 8080, publish: '127.0.0.1:{port}', network: {name}, health: {{path: /, retries: 3, interval: 200ms}}}}\n"
+             - name: live\n    uses: rollout\n    with:\n      {{target: here, image: {name}, port: 8080, publish: '127.0.0.1:{port}', network: {name}, health: {{path: /, retries: 2, interval: 1s}}}}\n"
         );
         let all = [
             ("app/Dockerfile", dockerfile),
