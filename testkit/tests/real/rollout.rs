@@ -41,7 +41,7 @@ impl Service {
         let spec = format!(r#"{{"service":{{"name":"{name}","version":"{version}"}}}}"#);
         let pipeline = format!(
             "when: {{event: pull_request_merged}}\nskip_clone: true\nsteps:\n  - {{name: image, uses: image, with: {{folder: app}}}}\n  \
-             - name: live\n    uses: rollout\n    with:\n      {{target: here, image: {name}, port: 8080, publish: '127.0.0.1:{port}', network: {name}, health: {{path: /, retries: 3, interval: 200ms}}}}\n"
+             - name: live\n    uses: rollout\n    with:\n      {{target: here, image: {name}, port: 8080, publish: '127.0.0.1:{port}', network: {name}, health: {{path: /, retries: 2, interval: 1s}}}}\n"
         );
         let all = [
             ("app/Dockerfile", dockerfile),
@@ -115,7 +115,7 @@ async fn merges_go_live_without_a_failed_request_also_when_the_server_is_killed_
     let asked = service.asked(&ends);
 
     // Both versions are there: the moment at which most is undecided.
-    let merge = merge(&yard, &service, "0.2.0", "");
+    let merge = merge(&mut yard, &service, "0.2.0", "");
     yard.announce("r-2", &merge).await;
     until("two versions", async || (service.versions().len() == 2).then_some(())).await;
     yard.kill().await;
@@ -126,7 +126,7 @@ async fn merges_go_live_without_a_failed_request_also_when_the_server_is_killed_
     let live = service.versions();
 
     // A version that does not work is never seen by anybody.
-    let merge = self::merge(&yard, &service, "0.3.0", "STATUS=503");
+    let merge = self::merge(&mut yard, &service, "0.3.0", "STATUS=503");
     yard.announce("r-3", &merge).await;
     let run = yard.finished(3).await;
     assert_eq!(run["run"]["state"], "failure", "{run:#}");
@@ -141,7 +141,7 @@ async fn merges_go_live_without_a_failed_request_also_when_the_server_is_killed_
 }
 
 fn merge(
-    yard: &RealYard,
+    yard: &mut RealYard,
     service: &Service,
     version: &str,
     environment: &str,
