@@ -107,6 +107,38 @@ async fn a_playbook_brings_images_live_and_is_taken_back_when_its_work_is_not_pr
     yard.stop().await;
 }
 
+/// What the first server began has no agent any more, so the next one ends it and begins again.
+#[tokio::test]
+async fn a_playbook_whose_server_is_killed_is_run_again_by_the_next_one() {
+    let bridge = Bridge::new();
+    let port = free_port();
+    let sshd = Sshd::with(&format!("ListenAddress {}:{port}", bridge.address)).await;
+    let (live, gate) = (sshd.path("live"), sshd.path("gate"));
+    let health = serve(&bridge.address, live.clone(), Arc::default()).await;
+    let mut files = [service("backend", "0.1.0", "one"), deployment(&live, health)].concat();
+    let playbook = files.iter_mut().find(|(name, _)| name == "deploy/site.yml").unwrap();
+    let wait = format!("    - name: Wait\n      ansible.builtin.wait_for: {{path: {}}}\n", gate.display());
+    playbook.1.extend_from_slice(wait.as_bytes());
+    let mut yard = RealYard::with(files, |config| configure(config, &bridge.address, port, &sshd)).await;
+    yard.secret("the_word", "open-sesame").await;
+
+    yard.announce("one", &yard.first).await;
+    until("the file to be live", async || live.exists().then_some(())).await;
+    yard.kill().await;
+    std::fs::remove_file(&live).unwrap();
+    yard.start().await;
+    until("the file to be live again", async || live.exists().then_some(())).await;
+    std::fs::write(&gate, "").unwrap();
+    let run = yard.finished(1).await;
+    let log = yard.log_of(step(&run, "deliver", "deploy")).await;
+    assert_eq!(run["run"]["state"], "success", "{run:#}\n{log}");
+    let deployments = yard.github.deployments(yard.sample.name());
+    assert_eq!(deployments.len(), 1, "begun twice, it is one deployment: {deployments:?}");
+
+    yard.engine_is_clean().await;
+    yard.stop().await;
+}
+
 #[tokio::test]
 async fn what_a_playbook_cannot_be_run_with_is_named_with_what_to_do() {
     let sshd = Sshd::start().await;
