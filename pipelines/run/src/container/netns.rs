@@ -16,6 +16,10 @@
 
 use std::{
     collections::HashMap,
+    fs::File,
+    io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -24,7 +28,7 @@ use std::{
 
 use bollard::{
     models::{ContainerCreateBody, HostConfig, HostConfigLogConfig},
-    query_parameters::{DownloadFromContainerOptionsBuilder, StartContainerOptions},
+    query_parameters::{DownloadFromContainerOptionsBuilder, InspectContainerOptions, StartContainerOptions},
 };
 use futures_util::StreamExt;
 use mergeyard_plan::action::ContainerAction;
@@ -53,8 +57,17 @@ pub(super) struct FreeNetns {
 pub(super) struct Netns {
     /// The container that holds it.
     pub(super) holder: String,
-    /// What its names were at first, as an archive.
+    files: Files,
+    /// What is in these files when no step has been there.
     names: Vec<u8>,
+}
+
+/// The files about names, as they are looked at.
+enum Files {
+    /// Here, where the engine says they are: it takes no time.
+    Here([PathBuf; 3]),
+    /// Through the engine.
+    There,
 }
 
 /// Whether a step needs nothing of its namespace for itself: no name that others find it by, no
@@ -95,7 +108,7 @@ impl FreeNetns {
     pub(super) fn give_back(self: &Arc<Self>, engine: &Arc<Engine>, netns: Netns) {
         let (all, engine) = (Arc::clone(self), Arc::clone(engine));
         self.tasks.spawn(async move {
-            match names(&engine, &netns.holder).await {
+            match netns.files.read(&engine, &netns.holder).await {
                 Ok(names) if names == netns.names => all.add(netns),
                 Ok(_) => tracing::debug!(
                     holder = netns.holder,
@@ -143,11 +156,53 @@ async fn make(engine: &Engine, workflow: WorkflowId) -> Result<Netns, StepFault>
     own_image::create_of_it(engine, &holder, &body).await?;
     let started = engine.docker().await?.start_container(&holder, None::<StartContainerOptions>).await;
     engine.checked("start a container that holds a network namespace", started).await?;
-    let names = names(engine, &holder).await?;
-    Ok(Netns { holder, names })
+    let files = Files::of(engine, &holder).await?;
+    let names = files.read(engine, &holder).await?;
+    Ok(Netns { holder, files, names })
 }
 
-async fn names(engine: &Engine, holder: &str) -> Result<Vec<u8>, StepFault> {
+impl Files {
+    async fn of(engine: &Engine, holder: &str) -> Result<Self, StepFault> {
+        if !engine.is_local() {
+            return Ok(Files::There);
+        }
+        let inspected =
+            engine.docker().await?.inspect_container(holder, None::<InspectContainerOptions>).await;
+        let said = engine.checked("inspect a container that holds a network namespace", inspected).await?;
+        let paths =
+            [said.hosts_path, said.hostname_path, said.resolv_conf_path].map(Option::unwrap_or_default);
+        let here = Files::Here(paths.map(PathBuf::from));
+        // The engine keeps them where only root may look.
+        Ok(if here.read(engine, holder).await.is_ok() { here } else { Files::There })
+    }
+
+    async fn read(&self, engine: &Engine, holder: &str) -> Result<Vec<u8>, StepFault> {
+        match self {
+            Files::Here(paths) => {
+                let mut names = Vec::new();
+                for path in paths {
+                    let read = read(path, &mut names);
+                    read.map_err(|e| StepFault::transient(format!("cannot read {}: {e}", path.display())))?;
+                }
+                Ok(names)
+            }
+            Files::There => archive(engine, holder).await,
+        }
+    }
+}
+
+/// A file with whose it is and who may read it. So small a file is read at once.
+fn read(path: &Path, into: &mut Vec<u8>) -> io::Result<()> {
+    let file = File::open(path)?;
+    let about = file.metadata()?;
+    for number in [about.mode(), about.uid(), about.gid()] {
+        into.extend(number.to_le_bytes());
+    }
+    into.extend(about.len().to_le_bytes());
+    file.take(MOST_BYTES_OF_NAMES as u64).read_to_end(into).map(drop)
+}
+
+async fn archive(engine: &Engine, holder: &str) -> Result<Vec<u8>, StepFault> {
     let options = DownloadFromContainerOptionsBuilder::new().path(NAMES).build();
     let docker = engine.docker().await?;
     let mut archive = docker.download_from_container(holder, Some(options));
