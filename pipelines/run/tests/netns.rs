@@ -7,6 +7,11 @@ mod support;
 use mergeyard_plan::action::{Action, ContainerAction};
 use mergeyard_run::executor::{StepJob, StepOutcome};
 use mergeyard_types::StepId;
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, UnixStream},
+};
+
 use steps::{Running, Steps, container, left_of, live, success};
 
 /// Far more steps than it takes until one finds a namespace that another has left.
@@ -63,20 +68,33 @@ async fn steps_one_after_another_share_a_namespace_and_find_services_and_free_po
 
 #[tokio::test]
 async fn what_a_step_writes_about_names_is_its_own_affair() {
-    let steps = Steps::new();
+    names_are_each_steps_own(Steps::new()).await;
+}
+
+#[tokio::test]
+async fn what_a_step_writes_about_names_is_its_own_affair_on_an_engine_elsewhere() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let elsewhere = format!("tcp://{}", listener.local_addr().unwrap());
+    let lead = tokio::spawn(async move {
+        loop {
+            let (mut there, _) = listener.accept().await.unwrap();
+            let mut here = UnixStream::connect("/var/run/docker.sock").await.unwrap();
+            tokio::spawn(async move { copy_bidirectional(&mut there, &mut here).await });
+        }
+    });
+    names_are_each_steps_own(Steps::at(&elsewhere, |_| {})).await;
+    lead.abort();
+}
+
+async fn names_are_each_steps_own(steps: Steps) {
     until_shared(&steps, &[]).await;
     for file in ["/etc/hosts", "/etc/resolv.conf", "/etc/hostname"] {
         // Each follows one that wrote, and would see it; the times say nothing of it either.
         let write =
             format!("touch -r {file} /then; echo '# 192.0.2.66 bank' >> {file}; touch -r /then {file}");
+        let count = format!("grep -c bank {file} || true");
         for _ in 0..4 {
-            let said = steps
-                .said_by(followed(steps.commands(&[
-                    &format!("grep -c bank {file} || true"),
-                    &write,
-                    &format!("grep -c bank {file}"),
-                ])))
-                .await;
+            let said = steps.said_by(followed(steps.commands(&[&count, &write, &count]))).await;
             assert_eq!(said, ["0", "1"], "{file}");
         }
     }

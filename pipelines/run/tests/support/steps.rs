@@ -77,8 +77,13 @@ impl Steps {
     }
 
     pub(crate) fn with(configure: impl FnOnce(&mut Docker)) -> Steps {
+        Self::at(&host(), configure)
+    }
+
+    /// On an engine that is reached in this way.
+    pub(crate) fn at(host: &str, configure: impl FnOnce(&mut Docker)) -> Steps {
         let (dir, owner) = (tempfile::tempdir().unwrap(), format!("t{}", fresh()));
-        let executor = executor(&dir, &owner, configure);
+        let executor = executor(&dir, host, &owner, configure);
         Steps { dir, owner, executor, workflow: WorkflowId(1), next: AtomicI64::new(1) }
     }
 
@@ -92,7 +97,7 @@ impl Steps {
 
     /// The server that comes after this one was killed.
     pub(crate) fn restarted(&self) -> Arc<Executor> {
-        executor(&self.dir, &self.owner, |docker| docker.containers = limits())
+        executor(&self.dir, &host(), &self.owner, |docker| docker.containers = limits())
     }
 
     pub(crate) fn workflow(&self) -> WorkflowId {
@@ -165,9 +170,9 @@ impl Steps {
     }
 }
 
-fn executor(dir: &TempDir, owner: &str, configure: impl FnOnce(&mut Docker)) -> Arc<Executor> {
+fn executor(dir: &TempDir, host: &str, owner: &str, configure: impl FnOnce(&mut Docker)) -> Arc<Executor> {
     let cache = GitCache::new(dir.path().join("cache"), GitLimits::default()).unwrap();
-    let mut docker = Docker::new(cache, Engine::at(&host()).owned_by(owner), no_registry());
+    let mut docker = Docker::new(cache, Engine::at(host).owned_by(owner), no_registry());
     docker.containers = limits();
     configure(&mut docker);
     Arc::new(Executor::Docker(docker))
