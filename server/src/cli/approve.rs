@@ -38,6 +38,6 @@ pub(super) async fn approve(config: Config, args: Args) -> Result<(), Failed> {
         Answered::NoSuchRun => return Err(Failed::work(format!("there is no run {run}"))),
     }
     let answer = if reject { "rejected" } else { "approved" };
-    println!("{} is {answer} (gate `{}`)", text::plain(&question.place()), text::plain(&question.gate));
+    say!("{} is {answer} (gate `{}`)", text::plain(&question.place()), text::plain(&question.gate));
     Ok(())
 }

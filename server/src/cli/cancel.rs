@@ -18,7 +18,7 @@ pub(super) async fn cancel(config: Config, run: RunId, why: &str) -> Result<(), 
         None => Err(Failed::work(format!("there is no run {run}"))),
         Some(false) => Err(Failed::work(format!("run {run} is over already"))),
         Some(true) => {
-            println!("run {run} stops");
+            say!("run {run} stops");
             Ok(())
         }
     }

@@ -54,15 +54,15 @@ async fn list(store: &Store, limit: u32, format: Format) -> Result<(), Failed> {
     let rows = store.deliveries(None, limit).await?;
     if format == Format::Json {
         let rows: Vec<_> = rows.iter().map(document).collect();
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        say!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(());
     }
     if rows.is_empty() {
-        println!("nothing was received yet; `mergeyard hook add OWNER/REPO` makes GitHub send");
+        say!("nothing was received yet; `mergeyard hook add OWNER/REPO` makes GitHub send");
     }
     for row in rows {
         let verdict = row.verdict.as_deref().unwrap_or("waits to be decided");
-        println!(
+        say!(
             "{}  {:36}  {:7}  {:14}  {}",
             text::time(row.received),
             row.id,
@@ -77,7 +77,7 @@ async fn list(store: &Store, limit: u32, format: Format) -> Result<(), Failed> {
 async fn show(store: &Store, id: &DeliveryId, format: Format) -> Result<(), Failed> {
     let row = store.delivery(id).await?.ok_or_else(|| unknown(id))?;
     if format == Format::Json {
-        println!("{}", serde_json::to_string_pretty(&document(&row))?);
+        say!("{}", serde_json::to_string_pretty(&document(&row))?);
         return Ok(());
     }
     let run = row.run.map_or_else(|| "none".to_owned(), |run| run.to_string());
@@ -93,7 +93,7 @@ async fn show(store: &Store, id: &DeliveryId, format: Format) -> Result<(), Fail
         ("run", run),
     ];
     for (name, value) in lines {
-        println!("{name:>10}  {}", text::plain(&value));
+        say!("{name:>10}  {}", text::plain(&value));
     }
     Ok(())
 }
@@ -114,7 +114,7 @@ async fn replay(store: &Store, id: &DeliveryId) -> Result<(), Failed> {
             "the body of {id} is past its retention time, so it cannot be decided again"
         )));
     }
-    println!("{id} is decided again within a second of a server running");
+    say!("{id} is decided again within a second of a server running");
     Ok(())
 }
 
@@ -136,13 +136,13 @@ async fn reconcile(config: &Config, store: Store, repo: Option<RepoName>) -> Res
     };
     for repo in repos {
         let done = reconciler.reconcile(&repo).await?;
-        println!(
+        say!(
             "{repo}: {} deliveries at GitHub, {} never arrived and are sent again",
             done.looked_at,
             done.asked_again.len()
         );
         for id in done.asked_again {
-            println!("  {id}");
+            say!("  {id}");
         }
     }
     Ok(())

@@ -23,19 +23,16 @@ pub(super) async fn deployments(config: Config, args: Args) -> Result<(), Failed
     let store = open(&config).await?;
     let rows = store.deployed(target.as_ref(), service.as_deref(), None, limit).await?;
     if format == Format::Json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&rows.iter().map(api::Deployment::of).collect::<Vec<_>>())?
-        );
+        say!("{}", serde_json::to_string_pretty(&rows.iter().map(api::Deployment::of).collect::<Vec<_>>())?);
         return Ok(());
     }
     if rows.is_empty() {
-        println!("nothing was deployed{}", target.map(|name| format!(" to {name}")).unwrap_or_default());
+        say!("nothing was deployed{}", target.map(|name| format!(" to {name}")).unwrap_or_default());
     }
     for one in &rows {
         let row = &one.row;
         let before = row.before.map(|before| format!("{} -> ", before.short())).unwrap_or_default();
-        println!(
+        say!(
             "{}  {:11}  {}  {}  {before}{}  run {}  {}",
             text::time(row.started),
             row.state,

@@ -28,11 +28,11 @@ pub(super) async fn gateway(command: Command) -> Result<(), Failed> {
         // Both read and write like any small program: there is nothing else to be done meanwhile.
         Command::Orders => Ok(gateway::control(folder)?),
         Command::Show => {
-            println!("{}", gateway::show(folder)?);
+            say!("{}", gateway::show(folder)?);
             Ok(())
         }
         Command::Probe { asked } => {
-            println!("{}", gateway::probe_once(&asked).await.map_err(Failed::work)?);
+            say!("{}", gateway::probe_once(&asked).await.map_err(Failed::work)?);
             Ok(())
         }
     }

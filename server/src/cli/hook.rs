@@ -37,11 +37,11 @@ pub(super) async fn hook(config: Config, command: Command) -> Result<(), Failed>
 
 async fn add(github: &Github, repo: &RepoName, wanted: &HookWanted) -> Result<(), Failed> {
     match github.ensure_hook(repo, wanted).await? {
-        HookOutcome::Created(id) => println!("created webhook {id} of {repo}: it sends to {}", wanted.url()),
-        HookOutcome::AlreadyRight(id) => println!("webhook {id} of {repo} is right; its secret was set anew"),
+        HookOutcome::Created(id) => say!("created webhook {id} of {repo}: it sends to {}", wanted.url()),
+        HookOutcome::AlreadyRight(id) => say!("webhook {id} of {repo} is right; its secret was set anew"),
         HookOutcome::Repaired { id, differences } => {
-            println!("repaired webhook {id} of {repo}:");
-            differences.iter().for_each(|difference| println!("  {difference}"));
+            say!("repaired webhook {id} of {repo}:");
+            differences.iter().for_each(|difference| say!("  {difference}"));
         }
     }
     Ok(())
@@ -49,12 +49,12 @@ async fn add(github: &Github, repo: &RepoName, wanted: &HookWanted) -> Result<()
 
 async fn check(github: &Github, repo: &RepoName, wanted: &HookWanted) -> Result<(), Failed> {
     let check = github.check_hook(repo, wanted).await?;
-    check.notes.iter().for_each(|note| println!("note: {note}"));
+    check.notes.iter().for_each(|note| say!("note: {note}"));
     if check.differences.is_empty() {
-        println!("the webhook of {repo} is right");
+        say!("the webhook of {repo} is right");
         return Ok(());
     }
-    check.differences.iter().for_each(|difference| println!("wrong: {difference}"));
+    check.differences.iter().for_each(|difference| say!("wrong: {difference}"));
     Err(Failed::work(format!("the webhook of {repo} needs repair: `mergeyard hook add {repo}`")))
 }
 

@@ -26,7 +26,7 @@ pub(super) async fn lint(args: Args) -> Result<(), Failed> {
     })?;
     let errors = report.found.iter().filter(|found| found.finding.level == Level::Error).count();
     match args.format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report.found)?),
+        Format::Json => say!("{}", serde_json::to_string_pretty(&report.found)?),
         Format::Text => tell(&report, errors),
     }
     match &report.dockerfiles {
@@ -41,17 +41,15 @@ pub(super) async fn lint(args: Args) -> Result<(), Failed> {
 
 fn tell(report: &Report, errors: usize) {
     for found in &report.found {
-        println!("{}", found.shown);
+        say!("{}", found.shown);
     }
     let warnings = report.found.len() - errors;
     let files = count(report.files as u64, "file");
     match (report.files, report.found.len()) {
-        (0, _) => println!("nothing to check here"),
-        (_, 0) => println!("{files} checked, nothing found"),
-        _ => println!(
-            "{files} checked: {}, {}",
-            count(errors as u64, "error"),
-            count(warnings as u64, "warning")
-        ),
+        (0, _) => say!("nothing to check here"),
+        (_, 0) => say!("{files} checked, nothing found"),
+        _ => {
+            say!("{files} checked: {}, {}", count(errors as u64, "error"), count(warnings as u64, "warning"))
+        }
     }
 }

@@ -1,5 +1,8 @@
 //! The command line. Exit code 0: good. 1: the work failed. 2: used wrongly.
 
+#[macro_use]
+pub(crate) mod text;
+
 mod approve;
 mod cancel;
 mod deliveries;
@@ -18,7 +21,6 @@ mod run;
 mod secret;
 mod serve;
 mod target;
-pub(crate) mod text;
 mod token;
 mod trigger;
 mod working_tree;
@@ -211,7 +213,7 @@ async fn run(args: Args) -> Result<(), Failed> {
         Command::Run(args) => run::run(args).await,
         Command::Plan(args) => plan::plan(args).await,
         Command::Schema => {
-            println!("{:#}", mergeyard_plan::spec::schema());
+            say!("{:#}", mergeyard_plan::spec::schema());
             Ok(())
         }
         Command::Lint(lint) => lint::lint(lint).await,

@@ -42,22 +42,22 @@ fn tell(stage: &Stage, kind: EventKind, planned: Result<Plan, String>, format: F
     let plan = match (planned, format) {
         (Ok(plan), _) => plan,
         (Err(why), Format::Json) => {
-            text::say(format_args!("{:#}", json!({ "event": kind, "workflows": [], "why": why })));
+            say!("{:#}", json!({ "event": kind, "workflows": [], "why": why }));
             return true;
         }
         (Err(why), Format::Text) => {
-            text::say(format_args!("event {kind}\n\nnothing would run: {}", text::plain(&why)));
+            say!("event {kind}\n\nnothing would run: {}", text::plain(&why));
             return true;
         }
     };
     let found = stage.shown(&plan.findings);
     match format {
         Format::Json => {
-            text::say(format_args!("{:#}", plan.explain()));
+            say!("{:#}", plan.explain());
             eprint!("{found}");
         }
         Format::Text if found.is_empty() => text::say(plan.text().trim_end()),
-        Format::Text => text::say(format_args!("{}\n{}", plan.text(), found.trim_end())),
+        Format::Text => say!("{}\n{}", plan.text(), found.trim_end()),
     }
     plan.findings.iter().all(|finding| finding.level != Level::Error)
 }

@@ -31,6 +31,6 @@ pub(super) async fn rerun(config: Config, args: Args) -> Result<(), Failed> {
     };
     let repeated = store.rerun(run, what, Timestamp::now()).await?;
     let new = called::repeated(run, repeated).map_err(Failed::work)?;
-    println!("run {new} repeats run {run}");
+    say!("run {new} repeats run {run}");
     Ok(())
 }

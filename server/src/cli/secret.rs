@@ -99,7 +99,7 @@ async fn set(
         eprintln!("warning: {why}");
     }
     secrets.set(scope, name, rule, &value, Timestamp::now()).await?;
-    println!("secret `{name}` of {scope} is set");
+    say!("secret `{name}` of {scope} is set");
     if secrets.rules.pipeline_secrets.iter().any(|other| other.scope == *scope && other.name == *name) {
         eprintln!("warning: the configuration names a secret `{name}` of {scope} too, and that one is used");
     }
@@ -110,25 +110,25 @@ async fn list(secrets: &Secrets, format: Format) -> Result<(), Failed> {
     let listed = secrets.list().await?;
     if format == Format::Json {
         let listed: Vec<_> = listed.iter().map(document).collect();
-        println!("{}", serde_json::to_string_pretty(&listed)?);
+        say!("{}", serde_json::to_string_pretty(&listed)?);
         return Ok(());
     }
     if listed.is_empty() {
-        println!("there are no secrets; `mergeyard secret set NAME --repo OWNER/NAME` keeps one");
+        say!("there are no secrets; `mergeyard secret set NAME --repo OWNER/NAME` keeps one");
     }
     for secret in listed {
         let Listed { scope, name, rule, updated } = secret;
         let since = updated.map_or_else(|| "from the configuration".to_owned(), text::time);
         let events = words(rule.events.iter().map(|event| event.as_str()), "all but pull requests");
         let images = words(rule.images.iter().map(String::as_str), "every image");
-        println!("{:24}  {name:24}  {since:22}  {events}; {}", scope.to_string(), text::plain(&images));
+        say!("{:24}  {name:24}  {since:22}  {events}; {}", scope.to_string(), text::plain(&images));
     }
     Ok(())
 }
 
 async fn remove(secrets: &Secrets, scope: &Scope, name: &SecretName) -> Result<(), Failed> {
     if secrets.store.remove_secret(&scope.word(), name.as_str()).await? {
-        println!("secret `{name}` of {scope} is forgotten");
+        say!("secret `{name}` of {scope} is forgotten");
         return Ok(());
     }
     let configured = secrets.rules.pipeline_secrets.iter().any(|s| s.scope == *scope && s.name == *name);

@@ -9,6 +9,11 @@ pub(super) fn say(line: impl Display) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
+/// As `println!`, by [`say`].
+macro_rules! say {
+    ($($words:tt)*) => { $crate::cli::text::say(format_args!($($words)*)) };
+}
+
 /// `2026-01-31 12:00:00Z`.
 pub(super) fn time(at: Timestamp) -> String {
     match jiff::Timestamp::from_millisecond(at.0) {

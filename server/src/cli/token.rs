@@ -71,11 +71,11 @@ async fn create(
         Format::Json => {
             let expires = expires.map(|end| end.0);
             let document = json!({ "name": name, "role": role, "expires": expires, "token": token.expose() });
-            println!("{}", serde_json::to_string_pretty(&document)?);
+            say!("{}", serde_json::to_string_pretty(&document)?);
         }
         Format::Text => {
-            println!("token `{name}`, which is not shown again:\n\n  {}\n", token.expose());
-            println!("send it as `Authorization: Bearer TOKEN`");
+            say!("token `{name}`, which is not shown again:\n\n  {}\n", token.expose());
+            say!("send it as `Authorization: Bearer TOKEN`");
         }
     }
     Ok(())
@@ -85,11 +85,11 @@ async fn list(store: &Store, format: Format) -> Result<(), Failed> {
     let tokens = store.tokens(None, LISTED).await?;
     if format == Format::Json {
         let tokens: Vec<_> = tokens.iter().map(document).collect();
-        println!("{}", serde_json::to_string_pretty(&tokens)?);
+        say!("{}", serde_json::to_string_pretty(&tokens)?);
         return Ok(());
     }
     if tokens.is_empty() {
-        println!("there are no tokens; `mergeyard token create NAME --role read` makes one");
+        say!("there are no tokens; `mergeyard token create NAME --role read` makes one");
     }
     let now = Timestamp::now();
     for token in tokens {
@@ -101,7 +101,7 @@ async fn list(store: &Store, format: Format) -> Result<(), Failed> {
         };
         let used =
             token.used.map_or_else(|| "never used".to_owned(), |at| format!("used {}", text::time(at)));
-        println!("{:24}  {:8}  {validity:29}  {used}", token.name, token.role);
+        say!("{:24}  {:8}  {validity:29}  {used}", token.name, token.role);
     }
     Ok(())
 }
@@ -111,7 +111,7 @@ async fn revoke(store: &Store, name: &str) -> Result<(), Failed> {
         let why = format!("there is no token `{name}` in force; `mergeyard token list` shows them");
         return Err(Failed::work(why));
     }
-    println!("`{name}` is revoked: its next request is refused");
+    say!("`{name}` is revoked: its next request is refused");
     Ok(())
 }
 

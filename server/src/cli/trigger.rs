@@ -29,9 +29,7 @@ pub(super) async fn trigger(config: Config, args: Args) -> Result<(), Failed> {
     let delivery = asked::delivery(&wish, Timestamp::now());
     let id = delivery.id.clone();
     store.receive(delivery).await?;
-    println!(
-        "{id} is decided within a second of a server running; `mergeyard deliveries show {id}` says how"
-    );
+    say!("{id} is decided within a second of a server running; `mergeyard deliveries show {id}` says how");
     Ok(())
 }
 

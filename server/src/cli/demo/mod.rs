@@ -67,7 +67,7 @@ pub(super) async fn demo(args: Args) -> Result<(), Failed> {
     if let Ok(scene) = &scene {
         scene.tell(args.format, &clock, &progress);
         if !args.once {
-            println!("\neverything keeps running until you press Ctrl-C");
+            say!("\neverything keeps running until you press Ctrl-C");
             let _ = interrupted.await;
         }
     }
@@ -127,7 +127,7 @@ impl Scene {
 
     fn tell(&self, format: Format, clock: &Clock, progress: &Progress) {
         match format {
-            Format::Json => println!("{}", self.document(clock, progress)),
+            Format::Json => say!("{}", self.document(clock, progress)),
             Format::Text => self.print(clock),
         }
     }
@@ -149,18 +149,18 @@ impl Scene {
     }
 
     fn print(&self, clock: &Clock) {
-        println!("\nimages");
+        say!("\nimages");
         for image in &self.page.images {
-            println!("  {}\n    {}", image.image, image.digest);
+            say!("  {}\n    {}", image.image, image.digest);
         }
         let registry = &self.server.registry;
-        println!("\nlook");
-        println!("  status page  http://{}/", self.server.address);
-        println!("  this run     {}", self.run_url);
-        println!("  the clock    {}", clock.url());
+        say!("\nlook");
+        say!("  status page  http://{}/", self.server.address);
+        say!("  this run     {}", self.run_url);
+        say!("  the clock    {}", clock.url());
         if let (Some(ca), Some(image)) = (&self.server.ca_file, self.page.images.first()) {
-            println!("\npull over verified TLS with a stock client");
-            println!(
+            say!("\npull over verified TLS with a stock client");
+            say!(
                 "  SSL_CERT_FILE={} skopeo inspect --creds {}:{} docker://{}",
                 ca.display(),
                 registry.username,

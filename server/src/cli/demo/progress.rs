@@ -50,7 +50,7 @@ impl Progress {
                 Err(_) => ("✗", "\x1b[31m", name),
             };
             let (on, off) = if self.colour { (colour, "\x1b[0m") } else { ("", "") };
-            println!("{on}{mark}{off} {said:<52} {:>9}", text::duration(time));
+            say!("{on}{mark}{off} {said:<52} {:>9}", text::duration(time));
             let _ = std::io::stdout().flush();
         }
         result
@@ -77,7 +77,7 @@ pub(super) async fn show_logs(
             let piece = yard.logs.read(step.run, step.id, *from, PIECE).await?;
             *from = piece.next;
             for (_, line) in piece.lines {
-                println!(
+                say!(
                     "    {:>9} │ {}",
                     workflow.axis.as_deref().unwrap_or(&workflow.name),
                     text::plain(&line.text)

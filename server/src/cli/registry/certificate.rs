@@ -42,11 +42,7 @@ pub(super) fn certificate(asked: Certificate) -> Result<(), Failed> {
             OpenOptions::new().create(true).truncate(true).write(true).mode(0o640).open(&htpasswd)?;
         writeln!(file, "{user}:{hash}")?;
     }
-    println!(
-        "{} has ca.pem, cert.pem, key.pem, htpasswd and password for {}",
-        out.display(),
-        names.join(", ")
-    );
+    say!("{} has ca.pem, cert.pem, key.pem, htpasswd and password for {}", out.display(), names.join(", "));
     Ok(())
 }
 

@@ -35,7 +35,7 @@ pub(super) async fn gc(file: Option<PathBuf>, asked: Gc) -> Result<(), Failed> {
     let removed = Arc::new(Mutex::new(Vec::new()));
     let all = removed.clone();
     let show = move |removal: &Removal| match format {
-        Format::Text => println!("{}", sentence(removal)),
+        Format::Text => say!("{}", sentence(removal)),
         Format::Json => all.lock().unwrap_or_else(PoisonError::into_inner).push(removal.clone()),
     };
     let (sum, knows_what_runs) = match Reached::open(file)? {
@@ -73,9 +73,9 @@ pub(super) async fn gc(file: Option<PathBuf>, asked: Gc) -> Result<(), Failed> {
         Format::Json => {
             let removed = &*removed.lock().unwrap_or_else(PoisonError::into_inner);
             let document = json!({"collected": sum, "knows_what_runs": knows_what_runs, "removed": removed});
-            println!("{}", serde_json::to_string_pretty(&document)?);
+            say!("{}", serde_json::to_string_pretty(&document)?);
         }
-        Format::Text => println!("{}", summary(&sum, dry_run)),
+        Format::Text => say!("{}", summary(&sum, dry_run)),
     }
     Ok(())
 }

@@ -73,7 +73,7 @@ pub(super) fn robot(command: Command, file: Option<PathBuf>) -> Result<(), Faile
         }
         Command::Revoke { name } => {
             site.robots.revoke(&name)?;
-            println!("`{name}` is revoked: its next request is refused");
+            say!("`{name}` is revoked: its next request is refused");
             Ok(())
         }
     }
@@ -102,11 +102,11 @@ impl Site {
         match format {
             Format::Json => {
                 let document = json!({"name": name, "secret": secret, "registry": host});
-                println!("{}", serde_json::to_string_pretty(&document)?);
+                say!("{}", serde_json::to_string_pretty(&document)?);
             }
             Format::Text => {
-                println!("the secret of `{name}`, which is not shown again:\n\n  {secret}\n");
-                println!(
+                say!("the secret of `{name}`, which is not shown again:\n\n  {secret}\n");
+                say!(
                     "log in with it when asked for the password:\n\n  docker login --username {name} {host}"
                 );
             }
@@ -146,11 +146,11 @@ fn failed(error: RobotError) -> Failed {
 fn list(robots: &[Robot], format: Format) -> Result<(), Failed> {
     if format == Format::Json {
         let robots: Vec<_> = robots.iter().map(document).collect();
-        println!("{}", serde_json::to_string_pretty(&robots)?);
+        say!("{}", serde_json::to_string_pretty(&robots)?);
         return Ok(());
     }
     if robots.is_empty() {
-        println!("there are no robots; `mergeyard registry robot create NAME --pull 'acme/**'` makes one");
+        say!("there are no robots; `mergeyard registry robot create NAME --pull 'acme/**'` makes one");
     }
     let now = Timestamp::now();
     for robot in robots {
@@ -160,9 +160,9 @@ fn list(robots: &[Robot], format: Format) -> Result<(), Failed> {
             Some(end) => format!("until {}", text::time(end)),
         };
         let description = robot.description.as_deref().map(text::plain).unwrap_or_default();
-        println!("{:24}  {:30}  {description}", robot.name.as_str(), expires);
+        say!("{:24}  {:30}  {description}", robot.name.as_str(), expires);
         for grant in &robot.grants {
-            println!("  {:16}  {}", rights(grant).join(","), grant.repositories());
+            say!("  {:16}  {}", rights(grant).join(","), grant.repositories());
         }
     }
     Ok(())

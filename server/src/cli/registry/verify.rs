@@ -90,7 +90,7 @@ impl Report {
     fn fault(&mut self, fault: &Fault) {
         self.clear();
         if self.format == Format::Text {
-            println!("{fault}");
+            say!("{fault}");
         }
         self.faults.push(fault.clone());
     }
@@ -107,11 +107,11 @@ impl Report {
         match self.format {
             Format::Json => {
                 let document = json!({"contents": contents, "bytes": bytes, "faults": self.faults});
-                println!("{}", serde_json::to_string_pretty(&document)?);
+                say!("{}", serde_json::to_string_pretty(&document)?);
             }
             Format::Text => {
                 let (contents, bytes) = (text::count(*contents, "content"), text::size(*bytes));
-                println!("read {contents}, {bytes}: {}", text::count(*faults, "fault"));
+                say!("read {contents}, {bytes}: {}", text::count(*faults, "fault"));
             }
         }
         match faults {

@@ -56,7 +56,7 @@ impl Board {
         let said = text::plain(&line.text);
         match &self.kind {
             Kind::Silent => return,
-            Kind::Lines => text::say(format_args!("{} | {said}", label(workflow, step))),
+            Kind::Lines => say!("{} | {said}", label(workflow, step)),
             Kind::Bars { running, .. } => {
                 if let Some(bar) = running.get(&step.id) {
                     bar.set_message(said.clone());

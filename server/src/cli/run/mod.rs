@@ -270,8 +270,8 @@ fn finish(played: Played, format: Format, board: &Board) -> Result<(), Failed> {
         Err(_) => (State::Skipped, json!({"status": State::Skipped, "workflows": []})),
     };
     match (format, &played) {
-        (Format::Json, _) => text::say(format_args!("{document:#}")),
-        (Format::Text, Err(why)) => text::say(format_args!("nothing to run: {}", text::plain(why))),
+        (Format::Json, _) => say!("{document:#}"),
+        (Format::Text, Err(why)) => say!("nothing to run: {}", text::plain(why)),
         (Format::Text, Ok(page)) => summary(page, board),
     }
     if matches!(state, State::Success | State::Skipped) { Ok(()) } else { Err(Failed::Told) }
@@ -283,10 +283,10 @@ fn summary(page: &RunPage, board: &Board) {
         let axis = workflow.axis.as_deref().map(|axis| format!("/{axis}")).unwrap_or_default();
         let why = workflow.why.as_deref().map(|why| format!(": {}", text::plain(why))).unwrap_or_default();
         let mark = board.mark(workflow.state);
-        text::say(format_args!("{mark} {}{axis} {}{why}", workflow.name, workflow.state));
+        say!("{mark} {}{axis} {}{why}", workflow.name, workflow.state);
     }
     let took = page.run.started.zip(page.run.finished).map(|(from, to)| text::duration(to.since(from)));
-    text::say(format_args!("{} in {}", page.run.state, took.unwrap_or_else(|| "no time".to_owned())));
+    say!("{} in {}", page.run.state, took.unwrap_or_else(|| "no time".to_owned()));
 }
 
 /// The form of `--format json`.

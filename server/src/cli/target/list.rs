@@ -14,11 +14,11 @@ pub(super) async fn list(config: &Config, format: Format) -> Result<(), Failed> 
     let store = open(config).await?;
     let all = targets::all(&store, &config.rules, Timestamp::now()).await?;
     if format == Format::Json {
-        println!("{}", serde_json::to_string_pretty(&api::Targets::of(&all))?);
+        say!("{}", serde_json::to_string_pretty(&api::Targets::of(&all))?);
         return Ok(());
     }
     if all.is_empty() {
-        println!("no targets are configured; a `[[target]]` in the configuration defines one");
+        say!("no targets are configured; a `[[target]]` in the configuration defines one");
     }
     for standing in &all {
         tell(standing);
@@ -28,9 +28,9 @@ pub(super) async fn list(config: &Config, format: Format) -> Result<(), Failed> 
 
 fn tell(standing: &Standing) {
     let reach = standing.defined.as_ref().map(|defined| targets::reach(&defined.target));
-    println!("{}  {}", standing.name, reach.as_deref().unwrap_or("no longer defined"));
+    say!("{}  {}", standing.name, reach.as_deref().unwrap_or("no longer defined"));
     if let Some(until) = standing.frozen_until {
-        println!("  frozen until {}", text::time(until));
+        say!("  frozen until {}", text::time(until));
     }
     for service in &standing.services {
         let live = service.live.as_ref().map_or_else(|| "nothing proven yet".to_owned(), edition);
@@ -39,11 +39,11 @@ fn tell(standing: &Standing) {
         if let Some(said) = said(service, condition) {
             line += &format!("  {}", text::plain(&said));
         }
-        println!("{}", line.trim_end());
+        say!("{}", line.trim_end());
     }
     for row in &standing.waiting {
         let why = row.why.as_deref().unwrap_or("waits for its turn");
-        println!("  {:11}  run {} of {}: {}", "waiting", row.run, row.repo, text::plain(why));
+        say!("  {:11}  run {} of {}: {}", "waiting", row.run, row.repo, text::plain(why));
     }
 }
 
