@@ -52,12 +52,8 @@ pub use tokens::{Role, TokenHash, TokenRow};
 use deliveries::Receiver;
 
 /// What brings a database from each version to the next.
-const SCHEMAS: [&str; 4] = [
-    include_str!("schema/1.sql"),
-    include_str!("schema/2.sql"),
-    include_str!("schema/3.sql"),
-    include_str!("schema/4.sql"),
-];
+const SCHEMAS: [&str; 3] =
+    [include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
 
 const SCHEMA: i64 = SCHEMAS.len() as i64;
 

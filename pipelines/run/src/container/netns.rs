@@ -22,7 +22,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -44,12 +44,15 @@ const NAMES: &str = "/etc";
 /// The engine writes a few hundred bytes.
 const MOST_BYTES_OF_NAMES: usize = 256 * 1024;
 
+/// Steps that begin together want some at once, and have an engine to share with these.
+const MADE_AT_ONCE: usize = 2;
+
 /// Those of one workflow that no step has.
 #[derive(Default)]
 pub(super) struct FreeNetns {
     free: Mutex<Vec<Netns>>,
-    /// One is being made, or none can be made.
-    busy: AtomicBool,
+    being_made: AtomicUsize,
+    /// The workflow has ended, or none can be made.
     closed: AtomicBool,
     tasks: TaskTracker,
 }
@@ -88,19 +91,23 @@ impl FreeNetns {
 
     /// Makes one for a step that is still to come. The workflow's network is there.
     pub(super) fn make_ahead(self: &Arc<Self>, engine: &Arc<Engine>, workflow: WorkflowId) {
-        if self.closed.load(Ordering::SeqCst) || self.busy.swap(true, Ordering::SeqCst) {
+        let one_more = |count| (count < MADE_AT_ONCE).then_some(count + 1);
+        if self.closed.load(Ordering::SeqCst)
+            || self.being_made.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).is_err()
+        {
             return;
         }
         let (all, engine) = (Arc::clone(self), Arc::clone(engine));
         self.tasks.spawn(async move {
             match make(&engine, workflow).await {
-                Ok(made) => {
-                    all.add(made);
-                    all.busy.store(false, Ordering::SeqCst);
-                }
+                Ok(made) => all.add(made),
                 // Every step can have its own, as it would on an engine that cannot do this.
-                Err(error) => tracing::debug!(%workflow, %error, "no network namespace could be made ahead"),
+                Err(error) => {
+                    tracing::debug!(%workflow, %error, "no network namespace could be made ahead");
+                    all.closed.store(true, Ordering::SeqCst);
+                }
             }
+            all.being_made.fetch_sub(1, Ordering::SeqCst);
         });
     }
 

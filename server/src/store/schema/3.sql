@@ -1,4 +1,4 @@
--- Version 3: deployments.
+-- Version 3: deployments, and what targets were seen to run.
 
 -- One thing made live on one target, or tried to. A row is written before anything on the target
 -- changes, and its end after it was proven. The same step and service is one row, however often the
@@ -31,3 +31,22 @@ CREATE INDEX deployments_of_run ON deployments(run);
 CREATE INDEX deployments_open ON deployments(step) WHERE state = 'in_progress';
 
 ALTER TABLE runs ADD COLUMN rollback_of INTEGER REFERENCES deployments(id); -- the deployment it takes back
+
+-- The last look at what a deployment made live. It speaks of that deployment only: after another
+-- one it says nothing until somebody looks again.
+CREATE TABLE drift (
+  target TEXT NOT NULL,
+  service TEXT NOT NULL,
+  deployment INTEGER NOT NULL REFERENCES deployments(id),
+  sight TEXT NOT NULL,                  -- same | differs | gone | untold | unreachable
+  found TEXT,                           -- the digest that runs in its place
+  why TEXT,                             -- it could not be looked
+  since INTEGER NOT NULL,               -- when it was first seen like this
+  looked INTEGER NOT NULL,
+  PRIMARY KEY (target, service)
+) STRICT;
+
+-- A target's page; what ought to be live; an image's version, by its digest.
+CREATE INDEX deployments_of_target ON deployments(target, id);
+CREATE INDEX deployments_proven ON deployments(target, service, id) WHERE state = 'success';
+CREATE INDEX images_by_digest ON images(digest, name, id);

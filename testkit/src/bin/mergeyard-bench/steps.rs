@@ -2,7 +2,7 @@
 //!
 //! By hand means `docker run --rm`, one after another or as many at once as there are
 //! processors. What a container itself costs is measured through the engine's API, without any
-//! program around it, in the network namespace of a container that runs already, as a step's is: the
+//! program around it, with the limits, the volume and the network namespace that a step's has: the
 //! rest of a step's time is mergeyard's own.
 
 use std::{
@@ -12,8 +12,10 @@ use std::{
 
 use bollard::{
     Docker,
-    models::{ContainerCreateBody, HostConfig},
-    query_parameters::{RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions},
+    models::{ContainerCreateBody, HostConfig, Mount, MountType},
+    query_parameters::{
+        RemoveContainerOptionsBuilder, RemoveVolumeOptions, StartContainerOptions, WaitContainerOptions,
+    },
 };
 use futures_util::StreamExt;
 use mergeyard_server::sample::{SampleMerge, SampleRepository};
@@ -28,6 +30,9 @@ use crate::{
 
 const IMAGE: &str = "debian:bookworm-slim";
 const STEPS: usize = 20;
+
+/// Of the containers that are measured alone.
+const VOLUME: &str = "mergeyard-bench-steps";
 
 const SEQUENCE_AIM: f64 = 1.0;
 const OVERHEAD_AIM: Duration = Duration::from_millis(15);
@@ -67,6 +72,7 @@ pub(crate) async fn run(bench: &Bench, aims: &mut Aims) -> Result<(), Failed> {
     docker.start_container(&holder, None::<StartContainerOptions>).await?;
     let bare = bare(&docker, &holder, bench.pick(5, 40)).await;
     remove(&docker, &holder).await?;
+    docker.remove_volume(VOLUME, None::<RemoveVolumeOptions>).await?;
     let (bare, joined) = bare?;
     let mut table = Table::new(&["", "mergeyard", "by hand", "ratio", "a step's own cost", "webhook → end"]);
     let mut totals = Vec::new();
@@ -108,7 +114,7 @@ pub(crate) async fn run(bench: &Bench, aims: &mut Aims) -> Result<(), Failed> {
     }
     table.print();
     println!(
-        "  a container itself (create, start, wait through the engine's API): {}, in the namespace of another {}",
+        "  a container itself (create, start, wait through the engine's API): {}, as a step's {}",
         millis(median(&bare)),
         millis(median(&joined))
     );
@@ -214,10 +220,34 @@ async fn create(docker: &Docker, command: &[&str], network_mode: Option<String>)
     let body = ContainerCreateBody {
         image: Some(IMAGE.into()),
         cmd: Some(command.iter().map(|word| (*word).to_owned()).collect()),
-        host_config: Some(HostConfig { network_mode, ..Default::default() }),
+        host_config: Some(match network_mode {
+            Some(_) => HostConfig { network_mode, ..as_of_a_step() },
+            None => HostConfig::default(),
+        }),
         ..Default::default()
     };
     Ok(docker.create_container(None, body).await?.id)
+}
+
+/// What every step's container has, unless its file says otherwise.
+fn as_of_a_step() -> HostConfig {
+    let workspace = Mount {
+        typ: Some(MountType::VOLUME),
+        source: Some(VOLUME.to_owned()),
+        target: Some("/woodpecker".to_owned()),
+        ..Default::default()
+    };
+    let words = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect());
+    HostConfig {
+        mounts: Some(vec![workspace]),
+        init: Some(true),
+        memory: Some(4 << 30),
+        memory_swap: Some(4 << 30),
+        pids_limit: Some(4096),
+        cap_drop: words(&["MKNOD", "NET_RAW"]),
+        security_opt: words(&["no-new-privileges"]),
+        ..Default::default()
+    }
 }
 
 async fn remove(docker: &Docker, container: &str) -> Result<(), Failed> {

@@ -70,7 +70,8 @@ class Upstream:
         for repo in self._repos:
             # A part that cannot be read would look like packages that went away.
             repo.skip_if_unavailable = False
-            repo.metadata_expire = 0
+            # dnf counts an age in whole seconds, and an age of 0 is never too old for it.
+            repo._repo.expire()
             repo.pkgdir = str(self._mirror.incoming / repo.id)
             try:
                 # A dry run and an update may be at it at once.
