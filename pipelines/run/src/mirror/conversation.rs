@@ -201,7 +201,11 @@ impl Conversation {
             }
             match serde_json::from_slice(&line) {
                 Ok(Document::Say(text)) => self.log.note(&text).await,
-                Ok(Document::Failed(why)) => return Err(Silence::Failed(why)),
+                Ok(Document::Failed(why)) => {
+                    // It ends now, and what it complained of may still be on its way.
+                    self.end().await;
+                    return Err(Silence::Failed(why));
+                }
                 Ok(document) => return Ok(document),
                 Err(error) => return Err(Silence::Garbled(error.to_string())),
             }
