@@ -16,7 +16,7 @@ use mergeyard_server::{
     github::signature,
     sample::{SampleMerge, SampleRepository, payload},
     serve::{Parts, Server},
-    store::{Answered, DeliveryState, Fuse, RunPage},
+    store::{Answered, DeliveryState, Deployed, Fuse, RunPage},
     workers::Worker,
     yard::Yard,
 };
@@ -312,7 +312,7 @@ impl TestYard {
                     image.tree.short()
                 );
             }
-            for row in store.deployments_of(run.id).await.expect("the database works") {
+            for Deployed { row, .. } in store.deployed_by(run.id).await.expect("the database works") {
                 let (digest, before) = (row.digest.short(), row.before.map(|digest| digest.short()));
                 let _ = writeln!(
                     world,

@@ -72,7 +72,8 @@ pub(crate) async fn merge(yard: &TestYard, id: &str, merge: &SampleMerge) {
 }
 
 async fn deployed(yard: &TestYard) -> Vec<DeploymentRow> {
-    let mut rows = yard.yard().store.deployments(None, None, None, 100).await.unwrap();
+    let rows = yard.yard().store.deployed(None, None, None, 100).await.unwrap();
+    let mut rows: Vec<_> = rows.into_iter().map(|deployed| deployed.row).collect();
     rows.reverse();
     rows
 }

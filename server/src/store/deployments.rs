@@ -65,60 +65,12 @@ pub struct DeploymentRow {
 }
 
 impl Store {
-    /// Newest first, from before `before`, of one target and one of its services, or of all.
-    pub async fn deployments(
-        &self,
-        target: Option<&TargetName>,
-        service: Option<&str>,
-        before: Option<DeploymentId>,
-        limit: u32,
-    ) -> Result<Vec<DeploymentRow>, StoreError> {
-        sqlx::query(
-            "SELECT * FROM deployments WHERE (?1 IS NULL OR target = ?1) AND (?2 IS NULL OR service = ?2) AND id < ?3 \
-             ORDER BY id DESC LIMIT ?4",
-        )
-        .bind(target.map(TargetName::as_str))
-        .bind(service)
-        .bind(before.map_or(i64::MAX, |id| id.0))
-        .bind(limit)
-        .fetch_all(&self.reader)
-        .await?
-        .iter()
-        .map(deployment_row)
-        .collect()
-    }
-
     pub async fn deployment(&self, id: DeploymentId) -> Result<Option<DeploymentRow>, StoreError> {
         let row = sqlx::query("SELECT * FROM deployments WHERE id = ?")
             .bind(id.0)
             .fetch_optional(&self.reader)
             .await?;
         row.as_ref().map(deployment_row).transpose()
-    }
-
-    /// What a run deployed, oldest first.
-    pub async fn deployments_of(&self, run: RunId) -> Result<Vec<DeploymentRow>, StoreError> {
-        sqlx::query("SELECT * FROM deployments WHERE run = ? ORDER BY id")
-            .bind(run.0)
-            .fetch_all(&self.reader)
-            .await?
-            .iter()
-            .map(deployment_row)
-            .collect()
-    }
-
-    /// The last proven deployment of each service of each target: what ought to be live.
-    pub async fn live_deployments(&self) -> Result<Vec<DeploymentRow>, StoreError> {
-        sqlx::query(
-            "SELECT d.* FROM deployments d WHERE d.state = 'success' AND NOT EXISTS (SELECT 1 FROM deployments n \
-             WHERE n.target = d.target AND n.service = d.service AND n.state = 'success' AND n.id > d.id) \
-             ORDER BY d.target, d.service",
-        )
-        .fetch_all(&self.reader)
-        .await?
-        .iter()
-        .map(deployment_row)
-        .collect()
     }
 
     /// What the last proven deployment of a service put live.

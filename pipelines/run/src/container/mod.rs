@@ -80,7 +80,7 @@ pub(crate) async fn composed(
 ) -> Result<StepOutcome, StepFault> {
     let name = name(docker, job, part);
     let place = docker.places.of(job.workflow);
-    let borrowed = if netns::may_borrow(job, action) { place.netns.borrow() } else { None };
+    let borrowed = netns(docker, job, action, &place).await?;
     let epilogue = Epilogue::of(&name);
     let step = ContainerStep { docker, job, action, cx, files, epilogue, name, place, borrowed };
     let done = step.until_cancelled().await;
@@ -89,6 +89,25 @@ pub(crate) async fn composed(
         step.place.netns.give_back(&docker.engine, netns);
     }
     done
+}
+
+/// One that another step has left, or a new one when others come after this.
+async fn netns(
+    docker: &Docker,
+    job: &StepJob,
+    action: &ContainerAction,
+    place: &Place,
+) -> Result<Option<Netns>, StepFault> {
+    if !netns::may_borrow(job, action) {
+        return Ok(None);
+    }
+    match place.netns.borrow() {
+        None if job.followed => {
+            place.network(docker, job.workflow).await?;
+            Ok(place.netns.make(&docker.engine, job.workflow).await)
+        }
+        borrowed => Ok(borrowed),
+    }
 }
 
 /// Of the container of one attempt.
@@ -172,9 +191,6 @@ impl ContainerStep<'_> {
         }
         if self.action.network_mode.is_none() {
             self.place.network(docker, self.job.workflow).await?;
-            if self.borrowed.is_none() && self.job.followed && netns::may_borrow(self.job, self.action) {
-                self.place.netns.make_ahead(engine, self.job.workflow);
-            }
         }
         let made = match self.create(&body).await? {
             Made::NoImage => {

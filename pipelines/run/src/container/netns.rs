@@ -22,7 +22,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
@@ -44,14 +44,10 @@ const NAMES: &str = "/etc";
 /// The engine writes a few hundred bytes.
 const MOST_BYTES_OF_NAMES: usize = 256 * 1024;
 
-/// Steps that begin together want some at once, and have an engine to share with these.
-const MADE_AT_ONCE: usize = 2;
-
 /// Those of one workflow that no step has.
 #[derive(Default)]
 pub(super) struct FreeNetns {
     free: Mutex<Vec<Netns>>,
-    being_made: AtomicUsize,
     /// The workflow has ended, or none can be made.
     closed: AtomicBool,
     tasks: TaskTracker,
@@ -89,25 +85,27 @@ impl FreeNetns {
         self.free.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    /// Makes one for a step that is still to come. The workflow's network is there.
-    pub(super) fn make_ahead(self: &Arc<Self>, engine: &Arc<Engine>, workflow: WorkflowId) {
-        let one_more = |count| (count < MADE_AT_ONCE).then_some(count + 1);
-        if self.closed.load(Ordering::SeqCst)
-            || self.being_made.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).is_err()
-        {
-            return;
+    /// Makes one that a step begins with and leaves to those after it. `None` where none can be made: then
+    /// the step has its own, as it would on an engine that cannot do this.
+    pub(super) async fn make(&self, engine: &Engine, workflow: WorkflowId) -> Option<Netns> {
+        if self.closed.load(Ordering::SeqCst) {
+            return None;
         }
+        let made = make(engine, workflow).await;
+        if let Err(error) = &made {
+            tracing::debug!(%workflow, %error, "no network namespace could be made");
+            self.closed.store(true, Ordering::SeqCst);
+        }
+        made.ok()
+    }
+
+    /// Makes one while something else goes on, for the first step. The workflow's network is there.
+    pub(super) fn make_ahead(self: &Arc<Self>, engine: &Arc<Engine>, workflow: WorkflowId) {
         let (all, engine) = (Arc::clone(self), Arc::clone(engine));
         self.tasks.spawn(async move {
-            match make(&engine, workflow).await {
-                Ok(made) => all.add(made),
-                // Every step can have its own, as it would on an engine that cannot do this.
-                Err(error) => {
-                    tracing::debug!(%workflow, %error, "no network namespace could be made ahead");
-                    all.closed.store(true, Ordering::SeqCst);
-                }
+            if let Some(made) = all.make(&engine, workflow).await {
+                all.add(made);
             }
-            all.being_made.fetch_sub(1, Ordering::SeqCst);
         });
     }
 
