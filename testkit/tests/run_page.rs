@@ -16,27 +16,10 @@ use crate::web::{NOW, Site, plan};
 fn container(image: &str) -> Action {
     Action::Container(Box::new(ContainerAction {
         image: image.into(),
-        pull: false,
-        plugin: false,
         commands: vec!["make".into()],
-        entrypoint: vec![],
-        environment: Default::default(),
-        settings: Default::default(),
         base: "/woodpecker".into(),
         directory: "/woodpecker/src".into(),
-        volumes: vec![],
-        devices: vec![],
-        tmpfs: vec![],
-        ports: vec![],
-        dns: vec![],
-        dns_search: vec![],
-        extra_hosts: vec![],
-        network_mode: None,
-        privileged: false,
-        user: None,
-        ready: None,
-        caches: vec![],
-        outputs: vec![],
+        ..ContainerAction::default()
     }))
 }
 

@@ -47,7 +47,7 @@ pub struct CloneAction {
 }
 
 /// One container: a step with commands, a plugin, or a service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerAction {
     pub image: String,
     /// Ask the registry even when the engine has an image of that name.

@@ -4,8 +4,6 @@
 //! only the configuration, [`candidates`] the files at the commit, [`decide`] all that is known
 //! about the run, and for the built-in pipeline what the registry has already published.
 
-use std::collections::BTreeMap;
-
 use mergeyard_types::{CommitSha, Digest, GitRef, ImageName, RepoName, RunId, Timestamp, TreeId, Version};
 
 pub use crate::change::{Change, Identity, change};
@@ -18,7 +16,7 @@ use crate::{
     policy::TargetRights,
     rules::{StepRules, WorkflowRules},
     service::Service,
-    workflows::{self, Gates, Plan, Request},
+    workflows::{self, Plan, Request},
 };
 
 /// A commit can hold many folders; past this it is a mistake or an attack.
@@ -230,9 +228,8 @@ pub fn built_in(
     if let Some(why) = no_images(change, images).filter(|_| !mirrors || images.len() > MOST_IMAGES) {
         return Err(why);
     }
-    let (runner, gates) = (BTreeMap::new(), Gates::default());
     let targets = Some(change.policy.targets.as_slice());
-    let request = Request { facts, secrets: None, runner: &runner, images, gates: &gates, targets, lists };
+    let request = Request { images, targets, lists, ..Request::of(facts) };
     let sources = [Some(builtin::image(images)), mirrors.then(builtin::mirror)];
     Ok(workflows::plan(&sources.into_iter().flatten().collect::<Vec<_>>(), &request))
 }

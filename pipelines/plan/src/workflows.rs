@@ -48,6 +48,23 @@ pub struct Request<'a> {
     pub lists: &'a [String],
 }
 
+impl<'a> Request<'a> {
+    /// One where nothing but the facts is known.
+    pub fn of(facts: &'a Facts) -> Self {
+        static EVERYTHING_FITS: BTreeMap<String, String> = BTreeMap::new();
+        static NO_GATES: Gates = Gates { workflows: BTreeMap::new(), steps: BTreeMap::new() };
+        Self {
+            facts,
+            secrets: None,
+            runner: &EVERYTHING_FITS,
+            images: &[],
+            gates: &NO_GATES,
+            targets: None,
+            lists: &[],
+        }
+    }
+}
+
 /// A pipeline file as the repository has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PipelineFile {

@@ -6,14 +6,14 @@ use futures_util::{FutureExt, future::BoxFuture};
 use mergeyard_plan::action::Action;
 pub use mergeyard_plan::run::Outcome as StepOutcome;
 use mergeyard_types::{
-    CommitSha, Digest, GitRef, ImageName, ImageRef, RepoName, RunId, Secret, StepId, WorkflowId,
+    CommitSha, Digest, GitRef, ImageName, ImageRef, RepoName, RunId, Secret, StepId, TargetName, WorkflowId,
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::engine::Live;
 use crate::{
-    ansible, container,
+    StepFault, ansible, container,
     engine::{BaseCredentials, BuildLimits, BuildNetwork, BuildSecret, Builder, Engine, EngineError},
     git::{GitCache, Remote},
     image,
@@ -75,6 +75,12 @@ impl StepJob {
     pub fn masker(&self) -> Masker {
         let build = self.secrets.iter().map(|secret| &secret.value);
         Masker::new(self.remote.token.iter().chain(build).chain(&self.masked))
+    }
+
+    /// The machine that its action delivers to.
+    pub(crate) fn target(&self, name: &TargetName) -> Result<&Target, StepFault> {
+        let none = || StepFault::lasting(format!("target `{name}` is not defined here any more"));
+        self.target.as_deref().ok_or_else(none)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     engine::{BuildSpec, TREE_LABEL},
     executor::{Docker, StepContext, StepJob, StepOutcome},
     exposed_secrets::exposed_secrets,
-    git::{Commit, Entry},
+    git::Commit,
     log::seconds,
     pull::Pull,
     registry_client::Published,
@@ -86,16 +86,8 @@ impl ImageStep<'_> {
 
     async fn dockerfile(&self, commit: &Commit) -> Result<String, StepFault> {
         let path = self.dockerfile_path();
-        let fail = |why: &str| Err(StepFault::Failure(format!("{path} {why}")));
-        match commit.entry(&path).await? {
-            Some(Entry::Blob(bytes)) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-            Some(Entry::TooLarge(size)) => {
-                fail(&format!("has {size} bytes, which is too large for a Dockerfile"))
-            }
-            Some(Entry::Symlink) => fail("is a symbolic link; commit the file itself"),
-            Some(Entry::Other) => fail("is not a file"),
-            None => fail(&format!("is not in commit {}", commit.sha().short())),
-        }
+        let bytes = commit.required(&path, "a Dockerfile").await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     fn dockerfile_path(&self) -> String {

@@ -323,7 +323,8 @@ fn tls_error<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e rustls::Erro
     None
 }
 
-fn root_cause(error: &dyn StdError) -> String {
+/// What is at the bottom of it, without what it was wrapped in on its way.
+pub(crate) fn root_cause(error: &dyn StdError) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;

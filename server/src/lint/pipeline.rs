@@ -13,7 +13,7 @@ use mergeyard_plan::{
     policy::Trust,
     service::LARGEST_SPEC,
     spec::{self, Limits},
-    workflows::{self, Gates, PipelineFile, Request},
+    workflows::{self, PipelineFile, Request},
 };
 
 use mergeyard_types::TreeId;
@@ -39,15 +39,7 @@ fn check_repository(root: &Path, sources: &[&Source]) -> Vec<Found> {
     let mut facts = Facts::imagined();
     facts.repo.trust = Trust { security: true, network: true, volumes: true };
     let images = images(root, sources);
-    let request = Request {
-        facts: &facts,
-        secrets: None,
-        runner: &BTreeMap::new(),
-        images: &images,
-        gates: &Gates::default(),
-        targets: None,
-        lists: &[],
-    };
+    let request = Request { images: &images, ..Request::of(&facts) };
     let plan = workflows::plan(&workflows::read(&files, &facts, &limits), &request);
     let found = |finding: Finding| match sources.iter().find(|source| source.shown == finding.file) {
         Some(source) => source.found(finding),

@@ -111,6 +111,7 @@ impl Store {
 
     /// Steps that have yet to deploy, in the order in which they will.
     pub async fn waiting_deployments(&self) -> Result<Vec<WaitingRow>, StoreError> {
+        // The states are named twice, because the index is one of waiting and running steps.
         sqlx::query(
             "SELECT s.id, s.run, substr(s.serial, 8) AS target, r.repo, r.title, s.why, s.ready, s.not_before \
              FROM steps s JOIN runs r ON r.id = s.run WHERE s.serial >= 'target/' AND s.serial < 'target0' \

@@ -7,7 +7,7 @@ use mergeyard_plan::{
     facts::{Commit, Facts, ForgeFacts, PipelineFacts, PullRequestFacts, Repo, System},
     policy::Trust,
     spec::{At, Constraint, Limits, Spanned},
-    workflows::{self, Gates, PipelineFile, Plan, Request, Source},
+    workflows::{self, PipelineFile, Plan, Request, Source},
 };
 use mergeyard_types::{RunId, Timestamp};
 
@@ -132,15 +132,5 @@ pub(crate) fn read(files: &[(&str, &str)], facts: &Facts) -> Vec<Source> {
 }
 
 pub(crate) fn planned(files: &[(&str, &str)], facts: &Facts) -> Plan {
-    let (runner, gates) = (BTreeMap::new(), Gates::default());
-    let request = Request {
-        facts,
-        secrets: Some(&[]),
-        runner: &runner,
-        images: &[],
-        gates: &gates,
-        targets: None,
-        lists: &[],
-    };
-    workflows::plan(&read(files, facts), &request)
+    workflows::plan(&read(files, facts), &Request { secrets: Some(&[]), ..Request::of(facts) })
 }

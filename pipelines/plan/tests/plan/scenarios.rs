@@ -8,7 +8,7 @@ use mergeyard_plan::{
     facts::{Facts, PullRequestFacts},
     policy::{TargetRights, Trust},
     spec::Limits,
-    workflows::{self, Gates, PipelineFile, Request},
+    workflows::{self, PipelineFile, Request},
 };
 use mergeyard_types::TargetName;
 use serde::Deserialize;
@@ -111,15 +111,12 @@ fn planned(folder: &Path) -> String {
     let targets: Option<Vec<TargetRights>> =
         told.targets.as_ref().map(|targets| targets.iter().map(right).collect());
     let facts = facts_of(told);
-    let gates = Gates::default();
     let request = Request {
-        facts: &facts,
         secrets: Some(&[]),
         runner: &runner,
-        images: &[],
-        gates: &gates,
         targets: targets.as_deref(),
         lists: &lists,
+        ..Request::of(&facts)
     };
     workflows::plan(&workflows::read(&files, &facts, &Limits::DEFAULT), &request).text()
 }

@@ -1,7 +1,5 @@
 //! Actions that deploy: what their `with:` may say, and what no text in it can become.
 
-use std::collections::BTreeMap;
-
 use mergeyard_plan::{
     action::{Action, Health, RolloutAction},
     decide::{PlannedStep, Verdict},
@@ -11,7 +9,7 @@ use mergeyard_plan::{
     outputs,
     policy::TargetRights,
     spec::Limits,
-    workflows::{self, Gates, PipelineFile, Plan, Request},
+    workflows::{self, PipelineFile, Plan, Request},
 };
 use mergeyard_types::Digest;
 use proptest::prelude::*;
@@ -27,17 +25,8 @@ fn rights() -> Vec<TargetRights> {
 }
 
 fn planned(text: &str, facts: &Facts, targets: Option<&[TargetRights]>) -> Plan {
-    let (runner, gates) = (BTreeMap::new(), Gates::default());
     let lists = ["packages.json".to_owned()];
-    let request = Request {
-        facts,
-        secrets: Some(&[]),
-        runner: &runner,
-        images: &[],
-        gates: &gates,
-        targets,
-        lists: &lists,
-    };
+    let request = Request { secrets: Some(&[]), targets, lists: &lists, ..Request::of(facts) };
     let file =
         PipelineFile { path: FILE.to_owned(), content: Ok(text.as_bytes().to_vec()), included: vec![] };
     workflows::plan(&workflows::read(&[file], facts, &Limits::DEFAULT), &request)

@@ -320,27 +320,10 @@ fn outputs_are_put_into_values_and_what_is_missing_is_named() {
 fn container(commands: &[&str]) -> Action {
     Action::Container(Box::new(ContainerAction {
         image: "alpine".into(),
-        pull: false,
-        plugin: false,
         commands: commands.iter().map(|command| (*command).to_owned()).collect(),
-        entrypoint: vec![],
-        environment: BTreeMap::new(),
-        settings: BTreeMap::new(),
         base: "/woodpecker".into(),
         directory: "/woodpecker/src".into(),
-        volumes: vec![],
-        devices: vec![],
-        tmpfs: vec![],
-        ports: vec![],
-        dns: vec![],
-        dns_search: vec![],
-        extra_hosts: vec![],
-        network_mode: None,
-        privileged: false,
-        user: None,
-        ready: None,
-        caches: vec![],
-        outputs: vec![],
+        ..ContainerAction::default()
     }))
 }
 

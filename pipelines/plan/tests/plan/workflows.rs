@@ -343,16 +343,7 @@ fn labels_that_no_runner_has_refuse_the_workflow() {
     let sources = read(&[("build.yml", text)], &facts);
     let fits = |labels: &[(&str, &str)]| {
         let runner = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let gates = Gates::default();
-        let request = Request {
-            facts: &facts,
-            secrets: None,
-            runner: &runner,
-            images: &[],
-            gates: &gates,
-            targets: None,
-            lists: &[],
-        };
+        let request = Request { runner: &runner, ..Request::of(&facts) };
         workflows::plan(&sources, &request).workflows.remove(0).verdict
     };
     assert_eq!(fits(&[("gpu", "*")]), Verdict::Run);
@@ -393,16 +384,7 @@ fn a_pull_request_cannot_loosen_its_own_gate() {
     ));
     let facts = pull_request(false);
     let under = |text: &str, gates: &Gates| {
-        let runner = BTreeMap::new();
-        let request = Request {
-            facts: &facts,
-            secrets: None,
-            runner: &runner,
-            images: &[],
-            gates,
-            targets: None,
-            lists: &[],
-        };
+        let request = Request { gates, ..Request::of(&facts) };
         let workflow = workflows::plan(&read(&[("deploy.yml", text)], &facts), &request).workflows.remove(0);
         let step = workflow.steps.last().and_then(|step| step.rules.gate.clone());
         (workflow.rules.gate, step)
@@ -689,30 +671,13 @@ fn one(text: &str, facts: &Facts) -> Plan {
 }
 
 fn with_secrets(text: &str, secrets: &[SecretRule], facts: &Facts) -> Plan {
-    let (runner, gates) = (BTreeMap::new(), Gates::default());
-    let request = Request {
-        facts,
-        secrets: Some(secrets),
-        runner: &runner,
-        images: &[],
-        gates: &gates,
-        targets: None,
-        lists: &[],
-    };
+    let request = Request { secrets: Some(secrets), ..Request::of(facts) };
     workflows::plan(&read(&[(".mergeyard/build.yml", text)], facts), &request)
 }
 
 fn with_images(text: &str, images: &[Candidate]) -> Plan {
-    let (runner, gates, facts) = (BTreeMap::new(), Gates::default(), facts());
-    let request = Request {
-        facts: &facts,
-        secrets: Some(&[]),
-        runner: &runner,
-        images,
-        gates: &gates,
-        targets: None,
-        lists: &[],
-    };
+    let facts = facts();
+    let request = Request { secrets: Some(&[]), images, ..Request::of(&facts) };
     workflows::plan(&read(&[(".mergeyard/build.yml", text)], &facts), &request)
 }
 

@@ -30,9 +30,7 @@ pub(crate) async fn ansible(
     action: &AnsibleAction,
     cx: &StepContext,
 ) -> Result<StepOutcome, StepFault> {
-    let target = job.target.as_deref().ok_or_else(|| {
-        StepFault::lasting(format!("target `{}` is not defined here any more", action.target))
-    })?;
+    let target = job.target(&action.target)?;
     let ssh = reached(target)?;
     // Its socket is a file of this machine.
     if !docker.engine.is_local() {

@@ -1,7 +1,5 @@
 //! One run of a playbook: its container, the files that it finds there, and how it ended.
 
-use std::collections::BTreeMap;
-
 use mergeyard_plan::action::{AnsibleAction, ContainerAction};
 use serde_json::{Value, json};
 
@@ -82,30 +80,14 @@ impl Playbook<'_> {
         entrypoint.extend(["--".to_owned(), playbook.clone()]);
         ContainerAction {
             image: self.image.clone(),
-            pull: false,
-            plugin: false,
-            commands: vec![],
             entrypoint,
-            environment: BTreeMap::new(),
-            settings: BTreeMap::new(),
             base: base.clone(),
             directory: match folder.as_str() {
                 "" => directory.clone(),
                 folder => format!("{}/{folder}", directory.trim_end_matches('/')),
             },
             volumes: vec![format!("{}:{FOLDER}/agent", self.agent.socket().display())],
-            devices: vec![],
-            tmpfs: vec![],
-            ports: vec![],
-            dns: vec![],
-            dns_search: vec![],
-            extra_hosts: vec![],
-            network_mode: None,
-            privileged: false,
-            user: None,
-            ready: None,
-            caches: vec![],
-            outputs: vec![],
+            ..ContainerAction::default()
         }
     }
 

@@ -23,7 +23,7 @@ use crate::{
 /// Of Docker's capabilities those that no ordinary step needs: making device nodes, and raw
 /// sockets, with which one container of a network can pretend to be another. What a package manager
 /// run by root needs stays: changing owners, users and modes, and binding low ports. `ping` works without.
-const DROPPED_CAPABILITIES: [&str; 2] = ["MKNOD", "NET_RAW"];
+pub(crate) const DROPPED_CAPABILITIES: [&str; 2] = ["MKNOD", "NET_RAW"];
 
 /// The longest argument or variable a Linux kernel hands to a program.
 const MAX_WORD_BYTES: usize = 128 * 1024 - 1;

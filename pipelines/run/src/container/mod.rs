@@ -35,6 +35,7 @@ use crate::{
     executor::{Docker, StepContext, StepJob, StepOutcome},
     pull::Pull,
 };
+pub(crate) use body::DROPPED_CAPABILITIES;
 use body::Network;
 pub(crate) use clone::clone;
 use follow::End;
@@ -80,7 +81,7 @@ pub(crate) async fn composed(
 ) -> Result<StepOutcome, StepFault> {
     let name = name(docker, job, part);
     let place = docker.places.of(job.workflow);
-    let borrowed = netns(docker, job, action, &place).await?;
+    let borrowed = netns(docker, job, action, &name, &place).await?;
     let epilogue = Epilogue::of(&name);
     let step = ContainerStep { docker, job, action, cx, files, epilogue, name, place, borrowed };
     let done = step.until_cancelled().await;
@@ -96,13 +97,15 @@ async fn netns(
     docker: &Docker,
     job: &StepJob,
     action: &ContainerAction,
+    name: &str,
     place: &Place,
 ) -> Result<Option<Netns>, StepFault> {
     if !netns::may_borrow(job, action) {
         return Ok(None);
     }
     match place.netns.borrow() {
-        None if job.followed => {
+        // A container that is there already runs in the one that it was made with.
+        None if job.followed && state(&docker.engine, name).await?.is_none() => {
             place.network(docker, job.workflow).await?;
             Ok(place.netns.make(&docker.engine, job.workflow).await)
         }
@@ -344,11 +347,7 @@ impl ContainerStep<'_> {
     }
 
     async fn state(&self) -> Result<Option<ContainerState>, StepFault> {
-        let engine = &self.docker.engine;
-        match engine.docker().await?.inspect_container(&self.name, None::<InspectContainerOptions>).await {
-            Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
-            found => Ok(engine.checked("inspect the container", found).await?.state),
-        }
+        state(&self.docker.engine, &self.name).await
     }
 
     /// Asks the program to end, and ends it with all it started when it does not.
@@ -372,6 +371,13 @@ enum Made {
     New,
     There,
     NoImage,
+}
+
+async fn state(engine: &Engine, name: &str) -> Result<Option<ContainerState>, StepFault> {
+    match engine.docker().await?.inspect_container(name, None::<InspectContainerOptions>).await {
+        Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+        found => Ok(engine.checked("inspect the container", found).await?.state),
+    }
 }
 
 async fn create(engine: &Engine, name: &str, body: &ContainerCreateBody) -> Result<Made, StepFault> {

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 
 use bollard::{
+    errors::Error,
     models::{
         ContainerCreateBody, EndpointSettings, HostConfig, NetworkCreateRequest, NetworkingConfig,
         PortBinding,
     },
     query_parameters::{
-        CreateContainerOptionsBuilder, CreateImageOptionsBuilder, RemoveContainerOptionsBuilder,
+        CreateContainerOptionsBuilder, CreateImageOptionsBuilder, InspectNetworkOptions,
+        RemoveContainerOptionsBuilder,
     },
 };
 use futures_util::StreamExt;
@@ -60,6 +62,23 @@ impl Engine {
             NetworkCreateRequest { name: name.to_owned(), labels: Some(labels), ..Default::default() };
         let created = self.docker().await?.create_network(request).await;
         self.checked(&format!("create network {name}"), created).await.map(drop)
+    }
+
+    /// Makes a bridge unless there is a network of that name.
+    pub(crate) async fn ensure_network(&self, request: NetworkCreateRequest) -> Result<(), EngineError> {
+        let docker = self.docker().await?;
+        let name = request.name.clone();
+        // The engine would make a second network of the same name.
+        match docker.inspect_network(&name, None::<InspectNetworkOptions>).await {
+            Err(Error::DockerResponseServerError { status_code: 404, .. }) => {}
+            found => return self.checked(&format!("inspect network {name}"), found).await.map(drop),
+        }
+        let bridge = NetworkCreateRequest { driver: Some("bridge".to_owned()), ..request };
+        match docker.create_network(bridge).await {
+            // Somebody else was as fast.
+            Err(Error::DockerResponseServerError { status_code: 409, .. }) => Ok(()),
+            created => self.checked(&format!("create network {name}"), created).await.map(drop),
+        }
     }
 
     pub async fn remove_network(&self, name: &str) -> Result<(), EngineError> {

@@ -7,8 +7,8 @@ use bollard::{
     errors::Error,
     models::{ContainerSummary, NetworkCreateRequest},
     query_parameters::{
-        InspectNetworkOptions, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
-        ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
+        ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
+        RemoveContainerOptionsBuilder, RemoveVolumeOptions,
     },
 };
 use futures_util::{StreamExt, TryStreamExt};
@@ -77,22 +77,13 @@ impl Engine {
         workflow: WorkflowId,
         internal: bool,
     ) -> Result<(), EngineError> {
-        let docker = self.docker().await?;
-        let name = self.workflow_name(workflow);
-        // The engine would make a second network of the same name.
-        match docker.inspect_network(&name, None::<InspectNetworkOptions>).await {
-            Err(Error::DockerResponseServerError { status_code: 404, .. }) => {}
-            found => return self.checked(&format!("inspect network {name}"), found).await.map(drop),
-        }
-        let request = NetworkCreateRequest {
-            name: name.clone(),
-            driver: Some("bridge".to_owned()),
+        self.ensure_network(NetworkCreateRequest {
+            name: self.workflow_name(workflow),
             internal: Some(internal),
             labels: Some(self.workflow_labels(workflow)),
             ..Default::default()
-        };
-        let created = docker.create_network(request).await;
-        self.checked(&format!("create network {name}"), created).await.map(drop)
+        })
+        .await
     }
 
     /// Removes a workflow's containers, its network and its volume. Caches stay.

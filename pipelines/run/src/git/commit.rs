@@ -7,6 +7,7 @@ use mergeyard_types::{CommitSha, Timestamp, TreeId};
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, GitError, GitLimits, blocking, mirror::Mirror};
+use crate::StepFault;
 
 /// Deeper folders are refused: it protects the stack and the length of paths.
 const MAX_DEPTH: usize = 128;
@@ -85,6 +86,18 @@ impl Commit {
             Err(e) => Err(commit.mirror.corrupt(e.message())),
         })
         .await
+    }
+
+    /// A file that has to be there. `what` is what a file is that is too large for it.
+    pub(crate) async fn required(&self, path: &str, what: &str) -> Result<Vec<u8>, StepFault> {
+        let why = match self.entry(path).await? {
+            Some(Entry::Blob(bytes)) => return Ok(bytes),
+            Some(Entry::TooLarge(size)) => format!("has {size} bytes, which is too large for {what}"),
+            Some(Entry::Symlink) => "is a symbolic link; commit the file itself".to_owned(),
+            Some(Entry::Other) => "is not a file".to_owned(),
+            None => format!("is not in commit {}", self.sha().short()),
+        };
+        Err(StepFault::Failure(format!("{path} {why}")))
     }
 
     /// The files directly in `folder` that `wanted` asks for by their name, in the order of their

@@ -8,7 +8,6 @@ use mergeyard_plan::{
 use crate::{
     StepFault,
     executor::{Docker, StepContext, StepJob},
-    git::Entry,
 };
 
 /// The entries of `file`. What is odd about it is said in the log, what is wrong ends the step.
@@ -21,18 +20,8 @@ pub(super) async fn packages(
     let StepJob { repo, commit, hints, remote, .. } = job;
     let section = cx.log.section(format!("fetch {repo} at {}", commit.short())).await;
     let commit = docker.git.fetch(repo, remote, *commit, hints, &cx.cancel).await?;
-    let entry = commit.entry(file).await?;
     section.finish().await;
-    let fail = |why: &str| Err(StepFault::Failure(format!("{file} {why}")));
-    let bytes = match entry {
-        Some(Entry::Blob(bytes)) => bytes,
-        Some(Entry::TooLarge(size)) => {
-            return fail(&format!("has {size} bytes, which is too large for a list of packages"));
-        }
-        Some(Entry::Symlink) => return fail("is a symbolic link; commit the file itself"),
-        Some(Entry::Other) => return fail("is not a file"),
-        None => return fail(&format!("is not in commit {}", commit.sha().short())),
-    };
+    let bytes = commit.required(file, "a list of packages").await?;
     let read = match file.ends_with(".json") {
         true => PackageList::from_json(file, &bytes),
         false => PackageList::from_text(file, &bytes),

@@ -31,8 +31,7 @@ pub(crate) async fn yum_mirror(
     cx: &StepContext,
 ) -> Result<StepOutcome, StepFault> {
     let name = &action.target;
-    let target =
-        job.target.as_deref().ok_or_else(|| StepFault::lasting(format!("there is no target `{name}`")))?;
+    let target = job.target(name)?;
     let mirror = target.mirror.as_ref().ok_or_else(|| {
         StepFault::Failure(format!("target `{name}` is no mirror: its operator gave it no `mirror` table"))
     })?;

@@ -1,6 +1,6 @@
 //! The mirror as its clients see it, which is the only proof that an update arrived.
 
-use std::{collections::HashMap, error::Error as StdError, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt};
@@ -13,7 +13,7 @@ use super::{
     conversation::{Package, Ready},
     metadata::{self, Listed},
 };
-use crate::target::Mirror;
+use crate::{registry_client::root_cause, target::Mirror};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
@@ -44,7 +44,7 @@ impl Served {
             .no_proxy();
         if let Some(pem) = &mirror.ca_pem {
             let wrong = |why: String| format!("the mirror's `ca` holds no usable certificate: {why}");
-            let certs = reqwest::Certificate::from_pem_bundle(pem).map_err(|e| wrong(cause(&e)))?;
+            let certs = reqwest::Certificate::from_pem_bundle(pem).map_err(|e| wrong(root_cause(&e)))?;
             if certs.is_empty() {
                 return Err(wrong("there is no `BEGIN CERTIFICATE` in it".to_owned()));
             }
@@ -54,7 +54,7 @@ impl Served {
         if !url.path().ends_with('/') {
             url.set_path(&format!("{}/", mirror.url.path()));
         }
-        Ok(Self { http: http.build().map_err(|e| cause(&e))?, url })
+        Ok(Self { http: http.build().map_err(|e| root_cause(&e))?, url })
     }
 
     /// Which snapshot is served: the digest of its `repomd.xml`. `None`: there is none yet.
@@ -150,7 +150,7 @@ impl Served {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> String {
-        format!("{} does not answer: {}", self.url, cause(error))
+        format!("{} does not answer: {}", self.url, root_cause(error))
     }
 }
 
@@ -175,7 +175,7 @@ fn is_complete(ready: &Ready, listed: &HashMap<String, Listed>) -> Result<(), St
 
 async fn body(mut answer: Response, most: usize) -> Result<Bytes, String> {
     let mut all = BytesMut::new();
-    while let Some(chunk) = answer.chunk().await.map_err(|e| cause(&e))? {
+    while let Some(chunk) = answer.chunk().await.map_err(|e| root_cause(&e))? {
         if all.len() + chunk.len() > most {
             return Err(format!("it is larger than {most} bytes"));
         }
@@ -186,12 +186,4 @@ async fn body(mut answer: Response, most: usize) -> Result<Bytes, String> {
 
 fn digest(bytes: &[u8]) -> Digest {
     Digest::Sha256(Sha256::digest(bytes).into())
-}
-
-fn cause(error: &dyn StdError) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bollard::{
@@ -19,16 +19,19 @@ use bollard::{
 use futures_util::StreamExt;
 use mergeyard_plan::action::RolloutAction;
 
-use crate::{StepFault, engine::Engine, log::LogSink};
+use crate::{StepFault, container::DROPPED_CAPABILITIES, engine::Engine, log::LogSink};
 
 /// A service that forks without end is ended before its machine is.
 const MOST_PROCESSES: i64 = 4096;
 
-/// Of Docker's capabilities those that no ordinary program needs, as for steps.
-const DROPPED_CAPABILITIES: [&str; 2] = ["MKNOD", "NET_RAW"];
-
 /// Between asking a program to end and ending it.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// What a server that is gone asked of the engine is done by then.
+const OTHERS_REQUESTS: Duration = Duration::from_secs(30);
+
+/// Between two looks whether it is.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Lines of a program that does not work, for the step's log.
 const LAST_LINES: &str = "50";
@@ -72,7 +75,8 @@ pub(super) fn log_config() -> HostConfigLogConfig {
     }
 }
 
-/// Makes and starts a container; its id.
+/// Makes and starts a container; its id. Who calls has looked, and no container of this name is there
+/// that anybody needs.
 pub(super) async fn start(
     engine: &Engine,
     name: &str,
@@ -80,7 +84,20 @@ pub(super) async fn start(
 ) -> Result<String, StepFault> {
     let docker = engine.docker().await?;
     let options = CreateContainerOptionsBuilder::new().name(name).build();
-    let created = docker.create_container(Some(options), body).await;
+    let begin = Instant::now();
+    let created = loop {
+        match docker.create_container(Some(options.clone()), body.clone()).await {
+            // The engine goes on with what it was asked by a server that was killed. It may be at
+            // it still, and then there is nothing to remove yet.
+            Err(Error::DockerResponseServerError { status_code: 409, .. })
+                if begin.elapsed() < OTHERS_REQUESTS =>
+            {
+                engine.forget_container(name).await?;
+                tokio::time::sleep(PAUSE).await;
+            }
+            created => break created,
+        }
+    };
     let id = sorted(engine, "create", name, created).await?.id;
     let started = docker.start_container(&id, None).await;
     if let Err(fault) = sorted(engine, "start", name, started).await {

@@ -12,10 +12,7 @@ use bollard::{
         ContainerCreateBody, EndpointSettings, HostConfig, Mount, MountType, NetworkConnectRequest,
         NetworkCreateRequest, NetworkingConfig, PortBinding,
     },
-    query_parameters::{
-        InspectNetworkOptions, RemoveVolumeOptions, RenameContainerOptionsBuilder,
-        StopContainerOptionsBuilder,
-    },
+    query_parameters::{RemoveVolumeOptions, RenameContainerOptionsBuilder, StopContainerOptionsBuilder},
 };
 use mergeyard_plan::action::RolloutAction;
 
@@ -39,25 +36,8 @@ fn next_name(service: &str) -> String {
 
 /// Makes the network unless it is there: others may have services on it.
 pub(super) async fn ensure_network(engine: &Engine, name: &str) -> Result<(), StepFault> {
-    let docker = engine.docker().await?;
-    // The engine would make a second network of the same name.
-    match docker.inspect_network(name, None::<InspectNetworkOptions>).await {
-        Err(Error::DockerResponseServerError { status_code: 404, .. }) => {}
-        found => {
-            engine.checked(&format!("inspect network {name}"), found).await?;
-            return Ok(());
-        }
-    }
-    let request = NetworkCreateRequest {
-        name: name.to_owned(),
-        driver: Some("bridge".to_owned()),
-        ..Default::default()
-    };
-    match docker.create_network(request).await {
-        // Somebody else was as fast.
-        Err(Error::DockerResponseServerError { status_code: 409, .. }) => Ok(()),
-        created => Ok(engine.checked(&format!("create network {name}"), created).await.map(drop)?),
-    }
+    let request = NetworkCreateRequest { name: name.to_owned(), ..Default::default() };
+    Ok(engine.ensure_network(request).await?)
 }
 
 /// The first gateway of a service.

@@ -52,9 +52,7 @@ pub(crate) async fn rollout(
     action: &RolloutAction,
     cx: &StepContext,
 ) -> Result<StepOutcome, StepFault> {
-    let target = job.target.as_deref().ok_or_else(|| {
-        StepFault::lasting(format!("target `{}` is not defined here any more", action.target))
-    })?;
+    let target = job.target(&action.target)?;
     let published = action.publish.iter().map(|text| Published::read(text)).collect::<Result<Vec<_>, _>>()?;
     let environment = environment(action)?;
     let reached = Reached::open(docker, target).await?;

@@ -104,11 +104,11 @@ impl<'a> Reached<'a> {
         if known.windows(wanted.len().max(1)).any(|part| part == wanted) {
             return Ok(());
         }
-        let keep = ["sh", "-c", KEEP_CERTIFICATE, "sh", &folder];
-        for (program, arguments) in [("sh", &keep[1..]), ("sudo", &["-n"][..])] {
-            let rest = if program == "sudo" { &keep[..] } else { &[] };
-            let words = arguments.iter().chain(rest).map(|word| (*word).to_owned());
-            let program = Program::new(program).args(words).stdin(Bytes::copy_from_slice(ca)).within(SHORT);
+        let as_root = ["sudo", "-n", "sh", "-c", KEEP_CERTIFICATE, "sh", &folder];
+        for words in [&as_root[2..], &as_root] {
+            let arguments = words[1..].iter().copied();
+            let program =
+                Program::new(words[0]).args(arguments).stdin(Bytes::copy_from_slice(ca)).within(SHORT);
             if session.run(&program, Hear::Nobody).await?.code == 0 {
                 cx.log.note(&format!("wrote the registry's authority to {folder} of {}", target.name)).await;
                 return Ok(());

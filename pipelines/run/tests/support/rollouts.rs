@@ -44,7 +44,8 @@ $SIG{TERM} = sub { $going = 0 };
 my $listener = IO::Socket::INET->new(LocalPort => 8080, Listen => 128, ReuseAddr => 1) or die;
 while ($going) {
     my $client = $listener->accept or next;
-    my $child = fork;
+    while ((my $gone = waitpid -1, 1) > 0) { delete $serving{$gone} }
+    defined(my $child = fork) or die "fork: $!";
     if ($child) { $serving{$child} = 1; close $client; next }
     $SIG{TERM} = sub { $closing = 1 };
     close $listener;

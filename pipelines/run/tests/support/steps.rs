@@ -181,27 +181,10 @@ fn executor(dir: &TempDir, host: &str, owner: &str, configure: impl FnOnce(&mut 
 pub(crate) fn container(commands: &[&str]) -> ContainerAction {
     ContainerAction {
         image: IMAGE.to_owned(),
-        pull: false,
-        plugin: false,
         commands: commands.iter().map(|command| (*command).to_owned()).collect(),
-        entrypoint: Vec::new(),
-        environment: BTreeMap::new(),
-        settings: BTreeMap::new(),
         base: BASE.to_owned(),
         directory: CHECKOUT.to_owned(),
-        volumes: Vec::new(),
-        devices: Vec::new(),
-        tmpfs: Vec::new(),
-        ports: Vec::new(),
-        dns: Vec::new(),
-        dns_search: Vec::new(),
-        extra_hosts: Vec::new(),
-        network_mode: None,
-        privileged: false,
-        user: None,
-        ready: None,
-        caches: Vec::new(),
-        outputs: Vec::new(),
+        ..ContainerAction::default()
     }
 }
 

@@ -3,15 +3,12 @@
 //! It stands on the way of every delivery, so it is to cost nothing that anybody notices, however
 //! large a repository's pipelines are.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use mergeyard_plan::{
     facts::Facts,
     spec::Limits,
-    workflows::{self, Gates, PipelineFile, Request},
+    workflows::{self, PipelineFile, Request},
 };
 
 use crate::{
@@ -26,16 +23,7 @@ const AIM: Duration = Duration::from_millis(20);
 pub(crate) fn run(bench: &Bench, aims: &mut Aims) -> Result<(), Failed> {
     println!("\nplan: {} steps in {WORKFLOWS} workflows, from text to plan", WORKFLOWS * STEPS);
     let (files, facts) = (files(), facts()?);
-    let (runner, gates) = (BTreeMap::new(), Gates::default());
-    let request = Request {
-        facts: &facts,
-        secrets: Some(&[]),
-        runner: &runner,
-        images: &[],
-        gates: &gates,
-        targets: None,
-        lists: &[],
-    };
+    let request = Request { secrets: Some(&[]), ..Request::of(&facts) };
     let mut times = Vec::new();
     for _ in 0..bench.pick(20, 200) {
         let begin = Instant::now();
