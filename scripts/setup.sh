@@ -47,6 +47,9 @@ tests  shellcheck                checks these scripts
 tests  ansible                   the modules that the playbooks of the examples use
 tests  ansible-lint              checks these playbooks
 tests  qemu-system-x86           boots the virtual machine of examples/clock
+tests  libvirt-clients           virsh, by which examples/clock/up.sh boots it where nobody is root
+tests  libvirt-daemon            what it asks
+tests  libvirt-daemon-driver-qemu  and what that boots it with
 tests  fakeroot                  makes its disk where nobody is root
 tests  uidmap                    and installs its packages
 tests  nginx                     the web server of the mirror of examples/yum-lab, and of its upstream

@@ -31,6 +31,7 @@ check_scripts() {
     examples/yum-lab/lab/{,hosts/}*.sh &&
     lint_playbook examples/clock/ansible && lint_playbook examples/yum-lab/ansible &&
     find examples -name '*.json' -exec jq empty {} + &&
+    python3 -c 'import sys, xml.dom.minidom as xml; [xml.parse(file) for file in sys.argv[1:]]' examples/clock/vm/vm.xml &&
     # Each folder of the clock is a build context of its own, so the HTTP part lies in both. It is one file.
     cmp examples/clock/{backend,frontend}/http.rs
 }

@@ -15,19 +15,28 @@
 #   CLOCK_STATE           what this program keeps (.state beside it)
 #   CLOCK_MERGEYARD       the program `mergeyard`, whose registry is used
 #   CLOCK_REGISTRY_PORT   of that registry on loopback (5055)
+#   CLOCK_BOOT_SECONDS    until the machine lets in (300)
 #   CLOCK_ADDRESS, CLOCK_SSH_PORT, CLOCK_HTTP_PORT, CLOCK_DISK, CLOCK_KERNEL, CLOCK_ACCEL   see vm/boot.sh
+# A disk of your own (CLOCK_DISK) lets in whom it was made for:
+#   CLOCK_HOST_KEY        a file with its host key, as in /etc/ssh/ssh_host_ed25519_key.pub; nothing is trusted without
+#   CLOCK_KEY             the file of the private key that it lets in
+#   CLOCK_USER            whom it lets in (root); another than root becomes root by sudo
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 state=${CLOCK_STATE:-$here/.state}
 mergeyard=${CLOCK_MERGEYARD:-mergeyard}
 registry_port=${CLOCK_REGISTRY_PORT:-5055}
 export CLOCK_ADDRESS=${CLOCK_ADDRESS:-127.0.0.1} CLOCK_SSH_PORT=${CLOCK_SSH_PORT:-2222} CLOCK_HTTP_PORT=${CLOCK_HTTP_PORT:-8080}
+user=${CLOCK_USER:-root}
 # Under software emulation a machine takes its time.
-boot_seconds=300
+boot_seconds=${CLOCK_BOOT_SECONDS:-300}
 
 main() {
   mkdir -p "$state"
   state=$(cd "$state" && pwd)
+  key=$(realpath -m "${CLOCK_KEY:-$state/vm/id_ed25519}")
+  host_key=$(realpath -m "${CLOCK_HOST_KEY:-$state/vm/host_key.pub}")
+  [[ -z ${CLOCK_DISK:-} ]] || CLOCK_DISK=$(realpath "$CLOCK_DISK")
   case ${1:-} in
     '') up ;;
     --check) up --check --diff ;;
@@ -44,6 +53,8 @@ main() {
 }
 
 up() {
+  [[ -z ${CLOCK_DISK:-} || (-n ${CLOCK_HOST_KEY:-} && -n ${CLOCK_KEY:-}) ]] ||
+    die "set CLOCK_HOST_KEY to a file with the host key of $CLOCK_DISK, and CLOCK_KEY to the private key that it lets in"
   images
   machine
   say "configuring"
@@ -106,14 +117,16 @@ publish() {
 }
 
 machine() {
-  "$here/vm/make-image.sh" "$state/vm"
-  printf '[%s]:%s %s\n' "$CLOCK_ADDRESS" "$CLOCK_SSH_PORT" "$(cat "$state/vm/host_key.pub")" >"$state/known_hosts"
+  if [[ -z ${CLOCK_DISK:-} || ${CLOCK_KERNEL:-} == yes ]]; then
+    "$here/vm/make-image.sh" "$state/vm"
+  fi
+  printf '[%s]:%s %s\n' "$CLOCK_ADDRESS" "$CLOCK_SSH_PORT" "$(cut -d' ' -f1,2 "$host_key")" >"$state/known_hosts"
   cat >"$state/ssh_config" <<CONFIG
 Host clock
   HostName $CLOCK_ADDRESS
   Port $CLOCK_SSH_PORT
-  User root
-  IdentityFile $state/vm/id_ed25519
+  User $user
+  IdentityFile $key
   IdentitiesOnly yes
   UserKnownHostsFile $state/known_hosts
   StrictHostKeyChecking yes
@@ -128,45 +141,47 @@ CONFIG
   fi
 }
 
-has_libvirt() { command -v virsh >/dev/null && virsh -q -c qemu:///session version >/dev/null 2>&1; }
+libvirt() { virsh -q -c qemu:///session "$@"; }
+has_libvirt() { command -v virsh >/dev/null && libvirt version >/dev/null 2>&1; }
+runs_by_libvirt() { has_libvirt && [[ $(libvirt domstate clock 2>/dev/null) == running ]]; }
 
 boot_by_libvirt() {
-  [[ $(virsh -q -c qemu:///session domstate clock 2>/dev/null) != running ]] || return 0
+  ! runs_by_libvirt || return 0
   say "booting by libvirt"
   local type=qemu cpu=maximum disk=${CLOCK_DISK:-$state/vm/disk.img} format=raw
   [[ $(CLOCK_ONLY_TELL=yes "$here/vm/boot.sh" "$state/vm") != kvm ]] || { type=kvm cpu=host-passthrough; }
   ! head -c 3 "$disk" | grep -q QFI || format=qcow2
   sed "s|@TYPE@|$type|; s|@CPU@|$cpu|; s|@DIRECTORY@|$state/vm|; s|@DISK@|$disk|; s|@FORMAT@|$format|
-       s|@ADDRESS@|$CLOCK_ADDRESS|; s|@SSH@|$CLOCK_SSH_PORT|; s|@HTTP@|$CLOCK_HTTP_PORT|" "$here/vm/vm.xml" >"$state/vm.xml"
-  [[ -z ${CLOCK_DISK:-} || ${CLOCK_KERNEL:-} == yes ]] || sed -i '/<kernel>\|<initrd>\|<cmdline>/d' "$state/vm.xml"
-  virsh -q -c qemu:///session create "$state/vm.xml"
+       s|@ADDRESS@|$CLOCK_ADDRESS|g; s|@SSH@|$CLOCK_SSH_PORT|; s|@HTTP@|$CLOCK_HTTP_PORT|" "$here/vm/vm.xml" >"$state/vm.xml"
+  [[ -z ${CLOCK_DISK:-} || ${CLOCK_KERNEL:-} == yes ]] || sed -i -E '/^ *<(kernel|initrd|cmdline)>/d' "$state/vm.xml"
+  libvirt create "$state/vm.xml"
 }
 
 playbook() {
   local inventory=$state/inventory.json
   jq -n --arg address "$CLOCK_ADDRESS" --argjson port "$CLOCK_SSH_PORT" --arg common "-o UserKnownHostsFile=$state/known_hosts -o StrictHostKeyChecking=yes" \
-    --arg key "$state/vm/id_ed25519" \
-    '{all: {hosts: {clock: {ansible_host: $address, ansible_port: $port, ansible_user: "root", ansible_ssh_common_args: $common, ansible_ssh_private_key_file: $key}}}}' >"$inventory"
+    --arg key "$key" --arg user "$user" \
+    '{all: {hosts: {clock: {ansible_host: $address, ansible_port: $port, ansible_user: $user, ansible_ssh_common_args: $common, ansible_ssh_private_key_file: $key}}}}' >"$inventory"
   local -a arguments=(-i "$inventory" -e "@$state/variables.json" site.yml "$@")
   if ansible-doc --type module --list community.docker 2>/dev/null | grep -q docker_container; then
     (cd "$here/ansible" && ansible-playbook "${arguments[@]}")
   else
     docker build -q -t mergeyard-ansible "$here/ansible" >/dev/null
-    docker run --rm --network host -v "$here/ansible:$here/ansible:ro" -v "$state:$state:ro" -w "$here/ansible" mergeyard-ansible "${arguments[@]}"
+    docker run --rm --network host -v "$here/ansible:$here/ansible:ro" -v "$state:$state:ro" -v "$key:$key:ro" -w "$here/ansible" mergeyard-ansible "${arguments[@]}"
   fi
 }
 
+# What cannot be asked to end is ended, before anybody removes the disk under it.
 down() {
-  if has_libvirt && [[ $(virsh -q -c qemu:///session domstate clock 2>/dev/null) == running ]]; then
-    virsh -q -c qemu:///session shutdown clock || true
-  fi
-  if runs vm; then
-    ssh -F "$state/ssh_config" -o BatchMode=yes clock systemctl poweroff 2>/dev/null || true
-    ended vm 60 || kill "$(cat "$state/vm.pid")"
+  if runs vm || runs_by_libvirt; then
+    say "ending the machine"
+    ssh -F "$state/ssh_config" -o BatchMode=yes clock "$([[ $user == root ]] || echo sudo -n) systemctl poweroff" 2>/dev/null || true
+    ended 60 runs_by_libvirt || libvirt destroy clock
+    ended 60 runs vm || kill "$(cat "$state/vm.pid")"
   fi
   if runs registry; then
     kill "$(cat "$state/registry.pid")"
-    ended registry 30 || true
+    ended 30 runs registry || true
   fi
   rm -f "$state/vm.pid" "$state/registry.pid"
 }
@@ -185,9 +200,11 @@ runs() {
   pid=$(cat "$state/$1.pid" 2>/dev/null) && grep -sqaF "$state" "/proc/$pid/cmdline"
 }
 
+# ended SECONDS CONDITION…: whether it stops being so by then.
 ended() {
-  local deadline=$((SECONDS + $2))
-  while runs "$1"; do
+  local deadline=$((SECONDS + $1))
+  shift
+  while "$@"; do
     ((SECONDS < deadline)) || return 1
     sleep 0.2
   done

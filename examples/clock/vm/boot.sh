@@ -10,7 +10,8 @@
 #   CLOCK_DISK       another disk than DIRECTORY/disk.img, raw or qcow2. One with a boot loader boots by
 #                    it; CLOCK_KERNEL=yes boots it with DIRECTORY's kernel, as a plain file system
 #   CLOCK_FORGET     yes: what is written to the disk is gone afterwards
-#   CLOCK_ACCEL      kvm or tcg, in the place of what a trial finds out
+#   CLOCK_ACCEL      kvm or tcg, in the place of what a trial with a kernel finds out: DIRECTORY's, or
+#                    this machine's; where there is none, tcg
 #   CLOCK_ONLY_TELL  yes: says kvm or tcg, and boots nothing
 #
 # Inside, 10.0.2.2 is this machine: also for what listens on its loopback only.
@@ -23,9 +24,11 @@ disk=${CLOCK_DISK:-$directory/disk.img}
 # A machine inside of a machine may have a /dev/kvm on which nothing ever runs, so it is tried: the
 # kernel says its name at once, or never.
 usable_kvm() {
-  [[ -w /dev/kvm ]] || return 1
+  local kernel
+  kernel=$(find "$directory/vmlinuz" /boot/vmlinuz-* -readable -print -quit 2>/dev/null) || true
+  [[ -w /dev/kvm && -n $kernel ]] || return 1
   timeout 8 qemu-system-x86_64 -accel kvm -m 256 -nographic -nodefaults -serial stdio -no-reboot \
-    -kernel "$directory/vmlinuz" -append 'console=ttyS0 earlyprintk=serial panic=-1' </dev/null 2>/dev/null |
+    -kernel "$kernel" -append 'console=ttyS0 earlyprintk=serial panic=-1' </dev/null 2>/dev/null |
     grep -q -m1 'Linux version'
 }
 

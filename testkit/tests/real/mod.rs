@@ -23,6 +23,7 @@ mod sigkill;
 mod ssh;
 mod target_check;
 mod tocos;
+mod up;
 mod vm;
 
 use std::{

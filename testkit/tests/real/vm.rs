@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::{Files, RealYard, bridge::Bridge, is_final, remove_images, set, step, text};
 
 /// An emulated machine that shares two cores with a compiler takes its time.
-const LONGEST: Duration = Duration::from_secs(20 * 60);
+pub(super) const LONGEST: Duration = Duration::from_secs(20 * 60);
 
 /// Between two looks of somebody who has the page open.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -24,8 +24,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The page is asked over a real network, by somebody who waits a little.
 const LONGEST_LOOK: Duration = Duration::from_secs(30);
 
+/// One machine at a time, or neither gets far.
+pub(super) static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 #[tokio::test]
 async fn the_clock_goes_live_on_a_virtual_machine_and_stays_there_whatever_is_merged() {
+    let _turn = TURN.lock().await;
     let mut vm = Vm::boot().await;
     let mut yard = RealYard::with(example(&vm), |config| vm.configure(config)).await;
     vm.let_in(&yard).await;
@@ -225,7 +229,7 @@ impl Drop for Vm {
 }
 
 /// Where `scripts/setup.sh --tests` keeps the machine.
-fn made() -> PathBuf {
+pub(super) fn made() -> PathBuf {
     let target = program().parent().and_then(Path::parent).expect("it lies in target/PROFILE");
     let folder = target.join("clock-vm");
     assert!(
@@ -236,7 +240,7 @@ fn made() -> PathBuf {
     folder
 }
 
-fn example_folder() -> PathBuf {
+pub(super) fn example_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/clock")
 }
 
