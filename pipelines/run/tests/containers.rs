@@ -315,6 +315,14 @@ async fn a_step_that_takes_too_much_dies_and_says_of_what() {
     let (outcome, _) = steps.run(steps.commands(&[&endless])).await;
     assert_eq!(outcome, failure("stopped: it wrote more than 4 MiB of output"));
     assert!(!runs(&endless));
+    let disk = |command: &str| {
+        with(steps.commands(&[command]), |action| action.tmpfs = vec!["/disk:size=1m".to_owned()])
+    };
+    let (outcome, said) = steps.run(disk("dd if=/dev/zero of=/disk/all bs=64k; echo never")).await;
+    assert!(matches!(outcome, StepOutcome::Exited { code: 1, .. }), "{outcome:?}");
+    assert!(said.iter().any(|line| line.contains("No space left on device")), "{said:?}");
+    assert!(!said.iter().any(|line| line == "never"), "{said:?}");
+    assert_eq!(steps.said_by(disk("ls /disk; echo next")).await, ["next"]);
     steps.end().await;
 }
 

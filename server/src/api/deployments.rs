@@ -24,6 +24,7 @@ use crate::{
 #[into_params(parameter_in = Query)]
 pub(super) struct DeploymentsQuery {
     /// Only to this target.
+    #[param(max_length = 63, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
     target: Option<String>,
     /// Only of this service.
     service: Option<String>,

@@ -63,7 +63,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Repo {
     }
 }
 
-/// A JSON body. No body at all is one that leaves everything out.
+/// A JSON body. No body at all, or `null`, is one that leaves everything out.
 pub(super) struct Body<T>(pub(super) T);
 
 impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
@@ -82,7 +82,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             let detail = "the body must be JSON, with `Content-Type: application/json`";
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
         }
-        let body = if body.is_empty() { b"{}" } else { &body[..] };
+        let body = if matches!(body.trim_ascii(), b"" | b"null") { b"{}" } else { &body[..] };
         let mut json = serde_json::Deserializer::from_slice(body);
         let value = serde_path_to_error::deserialize(&mut json)
             .map_err(|error| Problem::bad_request(format!("the body does not read: {error}")))?;

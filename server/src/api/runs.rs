@@ -29,6 +29,7 @@ const LONGEST_REASON: usize = 200;
 #[into_params(parameter_in = Query)]
 pub(super) struct RunsQuery {
     /// Only of this repository, `owner/name`.
+    #[param(max_length = 200, pattern = r"^[A-Za-z0-9_.][A-Za-z0-9_.-]*/[A-Za-z0-9_.][A-Za-z0-9_.-]*$")]
     repository: Option<String>,
     /// Only what is older: the `next` of the page before.
     before: Option<i64>,
