@@ -128,7 +128,8 @@ impl Default for RawEngine {
     fn default() -> Self {
         Self {
             host: "unix:///var/run/docker.sock".to_owned(),
-            parallel: 2,
+            // One more than the machine has on the smallest, where steps mostly wait for the engine.
+            parallel: std::thread::available_parallelism().map_or(2, |processors| processors.get().max(2)),
             registries: Vec::new(),
             memory_mb: None,
             network: BuildNetwork::Default,

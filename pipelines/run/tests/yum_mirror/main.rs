@@ -1,6 +1,7 @@
 //! `uses: yum-mirror` with real dnf, createrepo_c, rpm and sshd: what a mirror serves after a merge, and after
 //! everything that can break on the way.
 
+mod disk;
 mod files;
 mod lab;
 #[path = "../support/registry.rs"]
@@ -15,6 +16,7 @@ mod support;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use axum::http::StatusCode;
+use disk::Disk;
 use files::Fault;
 use lab::{Lab, names};
 use mergeyard_run::{executor::StepOutcome, mirror::Served};
@@ -301,16 +303,25 @@ async fn a_mirror_with_a_certificate_is_believed_by_its_authority_alone() {
 }
 
 #[tokio::test]
-async fn a_disk_that_takes_no_more_or_a_program_that_fails_is_shown_with_what_it_said() {
+async fn a_full_disk_or_a_program_that_fails_is_shown_with_what_it_said() {
     let lab = Lab::over_ssh(&UPSTREAM).await;
+    let disk = Disk::mount(&lab.root, "16m");
+    lab.configure("gpgcheck=0");
     lab.merge("terminal\n").await.summary();
     let before = lab.digest();
 
-    // No file gets larger than some ten kilobytes, so no package has room.
-    lab.at_login("ulimit -f 60");
+    disk.fill();
     let full = lab.merge("editor\n").await;
-    assert!(full.failure().contains("editor-2.0-1.noarch"), "{full:?}");
+    assert!(full.failure().contains("No space left on device"), "{full:?}");
     assert!(full.failure().contains("the mirror is as it was"), "{full:?}");
+    assert_eq!(lab.digest(), before);
+    disk.empty();
+
+    // Here only the packages have no room: no file gets larger than some ten kilobytes.
+    lab.at_login("ulimit -f 60");
+    let large = lab.merge("editor\n").await;
+    assert!(large.failure().contains("editor-2.0-1.noarch"), "{large:?}");
+    assert!(large.failure().contains("the mirror is as it was"), "{large:?}");
     assert_eq!(lab.digest(), before);
 
     let programs = lab.steps.dir.path().join("programs");
