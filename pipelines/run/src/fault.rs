@@ -1,6 +1,8 @@
 //! Why a step ends badly, in the two kinds that matter to whoever reads it: the user's
 //! code said no, or we and the infrastructure could not.
 
+use std::error::Error as StdError;
+
 use crate::{executor::StepOutcome, git::GitError, registry_client::RegistryError};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,4 +55,13 @@ impl From<RegistryError> for StepFault {
     fn from(error: RegistryError) -> Self {
         StepFault::Error { message: error.to_string(), retry: error.is_transient() }
     }
+}
+
+/// What is at the bottom of it, without what it was wrapped in on its way.
+pub(crate) fn root_cause(error: &dyn StdError) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use mergeyard_plan::action::Health;
 
+use crate::fault::root_cause;
+
 /// A page may be long; the text that is looked for stands in its beginning.
 const LONGEST_BODY: usize = 1 << 20;
 
@@ -21,7 +23,10 @@ pub(crate) async fn prove(health: &Health, address: &str) -> Result<String, Stri
         match ask(&client, &url, health).await {
             Ok(()) => return Ok(format!("{url} answers {}", health.status)),
             Err(why) if left == 0 => {
-                return Err(format!("{url} {why}, asked {} times", u64::from(health.retries) + 1));
+                return Err(match health.retries {
+                    0 => format!("{url} {why}"),
+                    retries => format!("{url} {why}, asked {} times", u64::from(retries) + 1),
+                });
             }
             Err(_) => left -= 1,
         }
@@ -33,7 +38,7 @@ async fn ask(client: &reqwest::Client, url: &str, health: &Health) -> Result<(),
     let mut response = client.get(url).send().await.map_err(|error| match error {
         error if error.is_timeout() => format!("does not answer within {} ms", health.timeout_ms),
         error if error.is_builder() => "is no address that can be asked".to_owned(),
-        _ => "does not answer".to_owned(),
+        error => format!("does not answer: {}", root_cause(&error)),
     })?;
     let status = response.status().as_u16();
     if status != health.status {
@@ -114,7 +119,7 @@ mod tests {
         let address = listener.local_addr().unwrap().to_string();
         drop(listener);
         let why = prove(&health("time", 0), &address).await.unwrap_err();
-        assert_eq!(why, format!("http://{address}/ does not answer, asked 1 times"));
+        assert_eq!(why, format!("http://{address}/ does not answer: Connection refused (os error 111)"));
         assert_eq!(in_url("2001:db8::1"), "[2001:db8::1]");
     }
 }

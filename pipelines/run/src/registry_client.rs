@@ -11,6 +11,8 @@ use reqwest::Response;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256, Sha512};
 
+use crate::fault::root_cause;
+
 /// A manifest or image configuration that is larger is refused: it protects memory. The
 /// distribution specification recommends registries to accept manifests up to this size.
 const MAX_DOCUMENT: usize = 4 << 20;
@@ -321,15 +323,6 @@ fn tls_error<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e rustls::Erro
         };
     }
     None
-}
-
-/// What is at the bottom of it, without what it was wrapped in on its way.
-pub(crate) fn root_cause(error: &dyn StdError) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }
 
 struct Challenge {

@@ -13,7 +13,7 @@ use super::{
     conversation::{Package, Ready},
     metadata::{self, Listed},
 };
-use crate::{registry_client::root_cause, target::Mirror};
+use crate::{fault::root_cause, target::Mirror};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
