@@ -67,7 +67,9 @@ pub(super) async fn demo(args: Args) -> Result<(), Failed> {
     if let Ok(scene) = &scene {
         scene.tell(args.format, &clock, &progress);
         if !args.once {
-            say!("\neverything keeps running until you press Ctrl-C");
+            if args.format == Format::Text {
+                scene.invite(&clock);
+            }
             let _ = interrupted.await;
         }
     }
@@ -128,7 +130,7 @@ impl Scene {
     fn tell(&self, format: Format, clock: &Clock, progress: &Progress) {
         match format {
             Format::Json => say!("{}", self.document(clock, progress)),
-            Format::Text => self.print(clock),
+            Format::Text => self.print(),
         }
     }
 
@@ -148,11 +150,15 @@ impl Scene {
         })
     }
 
-    fn print(&self, clock: &Clock) {
+    fn print(&self) {
         say!("\nimages");
         for image in &self.page.images {
             say!("  {}\n    {}", image.image, image.digest);
         }
+    }
+
+    /// What can be looked at as long as it runs.
+    fn invite(&self, clock: &Clock) {
         let registry = &self.server.registry;
         say!("\nlook");
         say!("  status page  http://{}/", self.server.address);
@@ -168,6 +174,7 @@ impl Scene {
                 image.image.by_digest(image.digest),
             );
         }
+        say!("\neverything keeps running until you press Ctrl-C");
     }
 }
 

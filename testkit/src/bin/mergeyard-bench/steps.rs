@@ -83,20 +83,19 @@ async fn measure(bench: &Bench, alone: &Alone, processors: usize, aims: &mut Aim
         let folder = bench.folder.join(format!("steps-{}", order.says().replace(' ', "-")));
         std::fs::create_dir_all(&folder)?;
         let mut yard = Side::start(bench, &folder, order).await?;
-        let (mut ours, mut whole, mut each, mut hand) = (vec![], vec![], vec![], vec![]);
-        for turn in 0..bench.pick(1, 5) {
-            // In between, because what an engine takes for one changes over minutes.
-            for _ in 0..bench.pick(5, 8) {
-                bare.push(alone.one(None).await?);
-                joined.push(alone.one(Some(format!("container:{}", alone.holder))).await?);
-            }
+        let (mut ours, mut whole, mut own, mut hand) = (vec![], vec![], vec![], vec![]);
+        for turn in 0..bench.pick(1, 7) {
             for first in [turn % 2 == 0, turn % 2 != 0] {
                 match first {
                     true => {
+                        // Before and after, because what an engine takes for one changes by the minute.
+                        let mut beside = alone.some(bench.pick(3, 5), &mut bare).await?;
                         let took = yard.run().await?;
+                        beside.extend(alone.some(bench.pick(3, 5), &mut bare).await?);
                         ours.push(took.steps);
                         whole.push(took.whole);
-                        each.extend(took.each);
+                        own.push(micros(median(&took.each)) - micros(median(&beside)));
+                        joined.extend(beside);
                     }
                     false => hand.push(by_hand(order, processors).await?),
                 }
@@ -104,7 +103,8 @@ async fn measure(bench: &Bench, alone: &Alone, processors: usize, aims: &mut Aim
         }
         yard.server.program.kill().await?;
         let (mine, theirs) = (median(&ours), median(&hand));
-        let own = median(&each).saturating_sub(median(&joined));
+        // Of each turn's own difference; one may be less than nothing.
+        let own = median(&own).try_into().map_or(Duration::ZERO, Duration::from_micros);
         let times = ratio(mine.as_secs_f64(), theirs.as_secs_f64());
         table.row([
             order.says().into(),
@@ -196,6 +196,10 @@ impl Side {
     }
 }
 
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
+
 async fn by_hand(order: Order, processors: usize) -> Result<Duration, Failed> {
     let at_once = match order {
         Order::Sequence => 1,
@@ -223,6 +227,16 @@ impl Alone {
         let holder = create(&docker, &["sleep", "infinity"], None).await?;
         docker.start_container(&holder, None::<StartContainerOptions>).await?;
         Ok(Self { docker, holder })
+    }
+
+    /// So many in another's network namespace, each after one with its own.
+    async fn some(&self, count: usize, own: &mut Vec<Duration>) -> Result<Vec<Duration>, Failed> {
+        let mut joined = Vec::new();
+        for _ in 0..count {
+            own.push(self.one(None).await?);
+            joined.push(self.one(Some(format!("container:{}", self.holder))).await?);
+        }
+        Ok(joined)
     }
 
     /// One with a network namespace of its own or that of another.
