@@ -183,11 +183,17 @@ async fn a_commit_becomes_a_working_copy_that_git_agrees_with() {
             ("link", SYMLINK, b"a.txt"),
             ("out", SYMLINK, b"/etc/passwd"),
             ("sub", SUBMODULE, b""),
+            (".gitmodules", FILE, b"[submodule \"sub\"]\n\tpath = sub\n\turl = ../sub.git\n"),
+            (".gitattributes", FILE, b"*.bin filter=lfs diff=lfs merge=lfs -text\n"),
             (".dockerignore", FILE, b"*\n"),
             (&long, FILE, b"x"),
         ],
     );
-    assert_eq!(steps.run(steps.clone_of(sha, "feature/x", Some(1), false)).await.0, success());
+    let (outcome, said) = steps.run(steps.clone_of(sha, "feature/x", Some(1), false)).await;
+    assert_eq!(outcome, success());
+    for left_out in ["submodules are not fetched", "files of Git LFS are not fetched"] {
+        assert!(said.iter().any(|line| line.contains(left_out)), "{said:?}");
+    }
     let said = steps
         .said(&[
             "cat a.txt",

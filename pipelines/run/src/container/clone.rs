@@ -40,6 +40,9 @@ pub(crate) async fn clone(
     };
     let container = name(docker, job, "");
     let (checkout, (), ()) = tokio::try_join!(fetched, network, holder(docker, job, action, &container))?;
+    for left_out in checkout.left_out().await? {
+        cx.log.note(left_out).await;
+    }
     send(docker, &container, checkout, action, cx).await?;
     place.volume_is_filled();
     section.finish().await;

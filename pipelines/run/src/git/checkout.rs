@@ -17,7 +17,7 @@ use mergeyard_types::{CommitSha, GitRef, RepoName, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Commit, Ended, Fetch, GitCache, GitError, Offered, Remote, blocking,
+    Commit, Ended, Entry, Fetch, GitCache, GitError, Offered, Remote, blocking,
     commit::{is_symlink, oid},
     context::{Archive, Chunks, Context, other, stream_of},
     last_line, local,
@@ -37,6 +37,9 @@ pub struct CheckoutSpec {
     /// The folder in the archive, without slashes at its ends; `""` is the archive's root.
     pub folder: String,
 }
+
+/// The attribute of a file that Git LFS keeps.
+const LFS: &[u8] = b"filter=lfs";
 
 /// A working copy that is ready to be sent.
 pub struct Checkout {
@@ -236,6 +239,20 @@ fn quoted(text: &str) -> String {
 }
 
 impl Checkout {
+    /// What git keeps elsewhere than in this repository, for people.
+    pub async fn left_out(&self) -> Result<Vec<&'static str>, GitError> {
+        let mut left_out = Vec::new();
+        if self.commit.entry(".gitmodules").await?.is_some() {
+            left_out.push("submodules are not fetched, their folders are empty");
+        }
+        if let Some(Entry::Blob(attributes)) = self.commit.entry(".gitattributes").await?
+            && attributes.windows(LFS.len()).any(|part| part == LFS)
+        {
+            left_out.push("files of Git LFS are not fetched, their pointers stand for them");
+        }
+        Ok(left_out)
+    }
+
     /// The archive as a stream, after the folders that lead to the checkout and `before`, which is made
     /// by the caller. Dropping it stops whoever makes it.
     pub fn tar(
