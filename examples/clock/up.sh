@@ -96,7 +96,7 @@ registry() {
   if ! runs registry; then
     say "starting a registry on 127.0.0.1:$registry_port"
     start registry "$mergeyard" registry serve --config "$state/mergeyard.toml"
-    waited_for "the registry" 30 registry grep -q 'registry is ready' "$state/registry.log"
+    waited_for "the registry" 30 "$state/registry.log" "runs registry" grep -q 'registry is ready' "$state/registry.log"
   fi
   [[ -s $state/robot ]] ||
     "$mergeyard" registry robot create clock --pull 'clock-*' --format json --config "$state/mergeyard.toml" | jq -r .secret >"$state/robot"
@@ -128,17 +128,20 @@ Host clock
   User $user
   IdentityFile $key
   IdentitiesOnly yes
+  ServerAliveInterval 15
+  ServerAliveCountMax 4
   UserKnownHostsFile $state/known_hosts
   StrictHostKeyChecking yes
   ConnectTimeout 5
 CONFIG
+  local log=$state/vm.log alive="runs vm"
   if has_libvirt; then
+    log=$state/vm/console.log alive=runs_by_libvirt
     boot_by_libvirt
-    waited_for "the machine" "$boot_seconds" '' ssh -F "$state/ssh_config" -o BatchMode=yes clock true
   else
     runs vm || { say "booting" && start vm "$here/vm/boot.sh" "$state/vm"; }
-    waited_for "the machine" "$boot_seconds" vm ssh -F "$state/ssh_config" -o BatchMode=yes clock true
   fi
+  waited_for "the machine" "$boot_seconds" "$log" "$alive" ssh -F "$state/ssh_config" -o BatchMode=yes clock true
 }
 
 libvirt() { virsh -q -c qemu:///session "$@"; }
@@ -148,18 +151,21 @@ runs_by_libvirt() { has_libvirt && [[ $(libvirt domstate clock 2>/dev/null) == r
 boot_by_libvirt() {
   ! runs_by_libvirt || return 0
   say "booting by libvirt"
-  local type=qemu cpu=maximum disk=${CLOCK_DISK:-$state/vm/disk.img} format=raw
-  [[ $(CLOCK_ONLY_TELL=yes "$here/vm/boot.sh" "$state/vm") != kvm ]] || { type=kvm cpu=host-passthrough; }
+  mkdir -p "$state/vm"
+  local disk=${CLOCK_DISK:-$state/vm/disk.img} format=raw
+  local -a told
+  mapfile -t told < <(CLOCK_ONLY_TELL=yes "$here/vm/boot.sh" "$state/vm")
   ! head -c 3 "$disk" | grep -q QFI || format=qcow2
-  sed "s|@TYPE@|$type|; s|@CPU@|$cpu|; s|@DIRECTORY@|$state/vm|; s|@DISK@|$disk|; s|@FORMAT@|$format|
-       s|@ADDRESS@|$CLOCK_ADDRESS|g; s|@SSH@|$CLOCK_SSH_PORT|; s|@HTTP@|$CLOCK_HTTP_PORT|" "$here/vm/vm.xml" >"$state/vm.xml"
+  sed "s|@TYPE@|${told[0]/tcg/qemu}|; s|@DIRECTORY@|$state/vm|; s|@DISK@|$disk|; s|@FORMAT@|$format|
+       s|@CMDLINE@|${told[2]}|; s|@ADDRESS@|$CLOCK_ADDRESS|g; s|@SSH@|$CLOCK_SSH_PORT|; s|@HTTP@|$CLOCK_HTTP_PORT|" "$here/vm/vm.xml" >"$state/vm.xml"
+  [[ ${told[1]} == host ]] || sed -i "s|<cpu .*/>|<cpu mode=\"custom\"><model>${told[1]}</model></cpu>|" "$state/vm.xml"
   [[ -z ${CLOCK_DISK:-} || ${CLOCK_KERNEL:-} == yes ]] || sed -i -E '/^ *<(kernel|initrd|cmdline)>/d' "$state/vm.xml"
   libvirt create "$state/vm.xml"
 }
 
 playbook() {
   local inventory=$state/inventory.json
-  jq -n --arg address "$CLOCK_ADDRESS" --argjson port "$CLOCK_SSH_PORT" --arg common "-o UserKnownHostsFile=$state/known_hosts -o StrictHostKeyChecking=yes" \
+  jq -n --arg address "$CLOCK_ADDRESS" --argjson port "$CLOCK_SSH_PORT" --arg common "-o UserKnownHostsFile=$state/known_hosts -o StrictHostKeyChecking=yes -o ServerAliveInterval=15 -o ServerAliveCountMax=4" \
     --arg key "$key" --arg user "$user" \
     '{all: {hosts: {clock: {ansible_host: $address, ansible_port: $port, ansible_user: $user, ansible_ssh_common_args: $common, ansible_ssh_private_key_file: $key}}}}' >"$inventory"
   local -a arguments=(-i "$inventory" -e "@$state/variables.json" site.yml "$@")
@@ -210,13 +216,13 @@ ended() {
   done
 }
 
-# waited_for WHAT SECONDS PROCESS CONDITION…
+# waited_for WHAT SECONDS LOG ALIVE CONDITION…: while the words of ALIVE, one after another, are a command that holds.
 waited_for() {
-  local what=$1 deadline=$((SECONDS + $2)) process=$3
-  shift 3
+  local what=$1 deadline=$((SECONDS + $2)) log=$3 alive=$4
+  shift 4
   until "$@" 2>/dev/null; do
-    [[ -z $process ]] || runs "$process" || die "$what ended: $(tail -n 5 "$state/$process.log")"
-    ((SECONDS < deadline)) || die "$what does not answer${process:+; see $state/$process.log}"
+    $alive || die "$what ended: $(tail -n 5 "$log")"
+    ((SECONDS < deadline)) || die "$what does not answer: $(tail -n 5 "$log"); all of it is in $log"
     sleep 0.5
   done
 }
