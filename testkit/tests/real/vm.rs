@@ -1,5 +1,6 @@
 //! `examples/clock` on a real virtual machine: a merge becomes images, the playbook brings them live,
-//! a kill of the server in the middle changes nothing about that, and what is broken is taken back.
+//! a kill of the server in the middle changes nothing about that, what is broken is taken back, and
+//! one command puts back what was live before.
 
 use std::{
     path::{Path, PathBuf},
@@ -73,6 +74,14 @@ async fn the_clock_goes_live_on_a_virtual_machine_and_stays_there_whatever_is_me
         "{log}"
     );
     assert_eq!(vm.images().await, live);
+    assert_eq!(vm.containers().await, ["clock-backend", "clock-frontend"]);
+    assert!(vm.time(&yard).await > 1e9);
+
+    let said = yard.mergeyard(&["rollback", "clock-vm", "--no-wait"]).await.good();
+    let run = finished(&yard, 4).await;
+    assert_eq!(run["run"]["state"], "success", "{said}\n{run:#}\n{}", deploy_log(&yard, &run).await);
+    assert!(vm.page(&yard, "/").await.contains("<h1>Clock</h1>"), "{said}");
+    assert_ne!(vm.images().await, live, "{said}");
     assert_eq!(vm.containers().await, ["clock-backend", "clock-frontend"]);
     assert!(vm.time(&yard).await > 1e9);
 
