@@ -98,14 +98,15 @@ pub(crate) fn access(
     })
 }
 
-/// What runs on the engine, and what is live on targets or may have to be again. Where there is no
-/// engine nothing runs, and where there is no database nothing was deployed.
+/// What runs on the engine, and what is live on targets or may have to be again. A registry that is
+/// served alone may have no engine beside it, where nothing runs; a server has one, which does not say
+/// what runs while its socket is gone.
 pub(crate) fn in_use(engine_host: String, database: PathBuf) -> registry::AskInUse {
     Arc::new(move || {
         let (engine, database) = (Engine::at(&engine_host), database.clone());
         async move {
             let mut in_use = deployed(&database).await.map_err(|error| error.to_string())?;
-            if engine.socket().is_none_or(|socket| socket.exists()) {
+            if database.exists() || engine.socket().is_none_or(|socket| socket.exists()) {
                 in_use.extend(engine.running_digests().await.map_err(|error| error.to_string())?);
             }
             Ok(in_use)
@@ -154,4 +155,21 @@ fn account(password: &Secret) -> Result<registry::Account, ServeError> {
         is_operator: true,
         expires: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rules of retention remove nothing while nobody knows what runs.
+    #[tokio::test]
+    async fn only_where_no_server_ever_ran_a_socket_that_is_gone_means_that_nothing_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("mergeyard.sqlite");
+        let engine = format!("unix://{}", folder.path().join("none.sock").display());
+        let asked = async || in_use(engine.clone(), database.clone())().await;
+        assert_eq!(asked().await, Ok(HashSet::new()));
+        Store::open(&database, Arc::new(Fuse::endless())).await.unwrap().close().await;
+        assert!(asked().await.unwrap_err().contains("engine"));
+    }
 }
