@@ -445,6 +445,17 @@ async fn a_delivery_that_never_arrived_is_asked_for_and_becomes_a_run() {
     assert_eq!(yard.verdict(lost[0].as_str()).await, "done: started run 1");
     mergeyard_server::missed::turn(yard.yard()).await.unwrap();
     assert_eq!(yard.yard().store.runs(None, None, 10).await.unwrap().len(), 1, "asked for once");
+
+    // A repository that GitHub does not have keeps no other from being asked about.
+    yard.reconfigure(|config| {
+        let repos = config["repo"].as_array_mut().unwrap();
+        repos.insert(0, toml::toml! { name = "acme/unknown" }.into());
+    })
+    .await;
+    let said = yard.command_line(&["deliveries", "reconcile"], "").await;
+    assert!(said.stdout.contains("acme/unknown: not compared"), "{said}");
+    assert!(said.stdout.contains("acme/clock: 2 deliveries at GitHub, 0 never arrived"), "{said}");
+    assert!(said.failed(1).contains("1 of 2 repositories could not be compared"));
     yard.close().await;
 }
 

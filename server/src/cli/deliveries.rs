@@ -4,7 +4,7 @@ use clap::Subcommand;
 use mergeyard_types::{DeliveryId, RepoName, Timestamp};
 use serde_json::json;
 
-use super::{Failed, Format, cancel::open, text};
+use super::{Failed, Format, cancel::open, complain, text};
 use crate::{
     config::Config,
     github::{Github, GithubSettings},
@@ -134,8 +134,18 @@ async fn reconcile(config: &Config, store: Store, repo: Option<RepoName>) -> Res
         Some(repo) => vec![repo],
         None => reconciler.repositories(&config.rules).await?,
     };
+    let mut failed = 0;
+    let asked = repos.len();
     for repo in repos {
-        let done = reconciler.reconcile(&repo).await?;
+        let done = match reconciler.reconcile(&repo).await {
+            Ok(done) => done,
+            Err(error) => {
+                say!("{repo}: not compared");
+                complain(&error);
+                failed += 1;
+                continue;
+            }
+        };
         say!(
             "{repo}: {} deliveries at GitHub, {} never arrived and are sent again",
             done.looked_at,
@@ -145,7 +155,10 @@ async fn reconcile(config: &Config, store: Store, repo: Option<RepoName>) -> Res
             say!("  {id}");
         }
     }
-    Ok(())
+    match failed {
+        0 => Ok(()),
+        _ => Err(Failed::work(format!("{failed} of {asked} repositories could not be compared"))),
+    }
 }
 
 fn unknown(id: &DeliveryId) -> Failed {
