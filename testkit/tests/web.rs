@@ -597,6 +597,13 @@ async fn a_run_tells_each_state_and_then_ends() {
     assert_eq!(last.data["images"][0]["ref"], "registry.example.org:5000/clock:0.1.0");
     assert_eq!(events.next().await.unwrap().name, "end");
     assert!(events.next().await.is_none());
+
+    // Who was cut off and comes back is told what is new, and no more.
+    let path = format!("/api/v1/runs/{run}/events");
+    let mut resumed = Events::open(&server, &path, last.id.as_deref()).await;
+    assert_eq!(resumed.next().await.unwrap().name, "end");
+    let mut behind = Events::open(&server, &path, Some("of-another-time")).await;
+    assert_eq!(behind.next().await.unwrap().id, last.id);
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use futures_util::stream::{self, Stream};
 use mergeyard_run::log::{LogLine, Stream as Origin};
 use mergeyard_types::{RunId, State as Word, StepId, Timestamp};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
     time::{Instant, sleep_until, timeout},
@@ -56,7 +57,8 @@ pub(super) const RETRY: Duration = Duration::from_secs(2);
 
 /// The states of a run whenever they change, until they are final
 ///
-/// Events `run` carry the run with its workflows and steps; one event `end` is the last.
+/// Events `run` carry the run with its workflows and steps, and an id; whoever comes back with it as
+/// `Last-Event-ID` is told again only what has changed since. One event `end` is the last.
 #[utoipa::path(
     get,
     path = "/api/v1/runs/{id}/events",
@@ -71,6 +73,7 @@ pub(super) const RETRY: Duration = Duration::from_secs(2);
 pub(super) async fn run_events(
     State(site): State<Site>,
     Path(id): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response, ApiAnswer> {
     let run: RunId = named(&id)?;
     site.pages.store.run_page(run).await?.ok_or(Answer::NotFound)?;
@@ -80,7 +83,7 @@ pub(super) async fn run_events(
         changes: site.pages.changes.subscribe(),
         pages: site.pages,
         run,
-        told: String::new(),
+        told: last_event(&headers).unwrap_or_default().to_owned(),
         ended: End::NotYet,
     };
     Ok(events(
@@ -160,8 +163,12 @@ pub(super) fn events(
     response
 }
 
+fn last_event(headers: &HeaderMap) -> Option<&str> {
+    headers.get("last-event-id")?.to_str().ok().map(str::trim)
+}
+
 fn resume(headers: &HeaderMap) -> Option<u64> {
-    headers.get("last-event-id")?.to_str().ok()?.trim().parse().ok()
+    last_event(headers)?.parse().ok()
 }
 
 fn wants_text(headers: &HeaderMap) -> bool {
@@ -211,6 +218,7 @@ struct RunWatch {
     pages: Pages,
     changes: watch::Receiver<()>,
     run: RunId,
+    /// The id of what was told last.
     told: String,
     ended: End,
 }
@@ -229,9 +237,10 @@ impl RunWatch {
                 self.ended = End::Due;
             }
             let document = serde_json::to_string(&Document::of(&page, &deployed)).unwrap_or_default();
-            if document != self.told {
-                self.told.clone_from(&document);
-                return Some(Event::default().event("run").retry(RETRY).data(document));
+            let id = hex::encode(&Sha256::digest(&document)[..8]);
+            if id != self.told {
+                self.told.clone_from(&id);
+                return Some(Event::default().event("run").id(id).retry(RETRY).data(document));
             }
             if self.ended == End::NotYet {
                 let _ = timeout(TICK, self.changes.changed()).await;
