@@ -257,6 +257,7 @@ async fn what_does_not_read_is_a_problem_document() {
         ("{\"why\":1}", "application/json", StatusCode::BAD_REQUEST),
         ("{\"wy\":\"x\"}", "application/json", StatusCode::BAD_REQUEST),
         ("{} {}", "application/json", StatusCode::BAD_REQUEST),
+        ("[\"because\"]", "application/json", StatusCode::BAD_REQUEST),
         ("{\"why\":\"a\\nb\"}", "application/json", StatusCode::BAD_REQUEST),
         ("why=x", "application/x-www-form-urlencoded", StatusCode::UNSUPPORTED_MEDIA_TYPE),
         ("{}", "text/plain", StatusCode::UNSUPPORTED_MEDIA_TYPE),
