@@ -210,8 +210,8 @@ async fn run(args: Args) -> Result<(), Failed> {
         Command::Rollback(args) => rollback::rollback(config()?, args).await,
         Command::Token(command) => token::token(config()?, command).await,
         Command::Secret(command) => secret::secret(config()?, command).await,
-        Command::Run(args) => run::run(args).await,
-        Command::Plan(args) => plan::plan(args).await,
+        Command::Run(run) => run::run(run, args.config).await,
+        Command::Plan(plan) => plan::plan(plan, args.config).await,
         Command::Schema => {
             say!("{:#}", mergeyard_plan::spec::schema());
             Ok(())

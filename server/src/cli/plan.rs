@@ -26,10 +26,10 @@ pub(super) struct Args {
     format: Format,
 }
 
-pub(super) async fn plan(args: Args) -> Result<(), Failed> {
+pub(super) async fn plan(args: Args, config: Option<PathBuf>) -> Result<(), Failed> {
     let Args { rehearsal, payload, format } = args;
     let event = payload.map(read).transpose()?;
-    let stage = Stage::set(rehearsal, toml::Table::new(), false).await?;
+    let stage = Stage::set(rehearsal, config.as_deref(), toml::Table::new(), false).await?;
     let kind = event.as_ref().and_then(Event::kind).unwrap_or(stage.rehearsal.kind);
     let planned = stage.plan(event).await;
     let told = planned.map(|planned| tell(&stage, kind, planned, format));

@@ -3,7 +3,11 @@
 //! Both are the server itself, on a data directory that is gone afterwards, told to fetch from
 //! the working tree. So what they say and do is what the server would.
 
-use std::{collections::BTreeMap, os::unix::fs::MetadataExt, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use clap::ValueHint;
 use mergeyard_plan::{
@@ -59,8 +63,15 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// `further` is added to the configuration. Without `workers` nothing that is received is run.
-    pub(super) async fn set(args: Args, further: toml::Table, workers: bool) -> Result<Self, Failed> {
+    /// `further` is added to the configuration, and what `operators` says of pipelines. Without
+    /// `workers` nothing that is received is run.
+    pub(super) async fn set(
+        args: Args,
+        operators: Option<&Path>,
+        mut further: toml::Table,
+        workers: bool,
+    ) -> Result<Self, Failed> {
+        further.extend(operators.map(pipelines_of).transpose()?.unwrap_or_default());
         let home = Home::new("run")?;
         let (folder, place) = (args.dir.clone(), home.path().join("tree.git"));
         let tree =
@@ -102,6 +113,15 @@ impl Stage {
             ignored: None,
         })
     }
+}
+
+/// The rules for pipelines of a server's configuration, which nobody else has to be able to use here.
+fn pipelines_of(file: &Path) -> Result<toml::Table, Failed> {
+    let wrong = |why: String| Failed::Usage(format!("{}: {why}", file.display()).into());
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| wrong(error.to_string()))?;
+    table.retain(|key, _| key == "pipelines");
+    Ok(table)
 }
 
 /// A folder that is not there was named wrongly.

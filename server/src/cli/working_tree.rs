@@ -151,8 +151,11 @@ fn files<'r>(copy: &'r Repository, root: &Path, head: Option<&Tree<'_>>) -> Resu
     if let Some(head) = head {
         index.read_tree(head)?;
     }
-    index.update_all(["*"], None)?;
-    index.add_all(["*"], IndexAddOption::DEFAULT, None)?;
+    // A repository within this one is its own affair, as for `git add`; libgit2 would take it for a file.
+    let pass_over =
+        &mut |path: &Path, _: &[u8]| i32::from(path.as_os_str().as_encoded_bytes().ends_with(b"/"));
+    index.update_all(["*"], Some(pass_over))?;
+    index.add_all(["*"], IndexAddOption::DEFAULT, Some(pass_over))?;
     let id = index.write_tree()?;
     copy.find_object(id, Some(ObjectType::Tree))?.peel_to_tree()
 }
@@ -254,6 +257,24 @@ mod tests {
         assert_eq!((entry(&tree, "gone"), entry(&tree, "secret")), (None, None));
         let unknown = git.find_commit(Oid::from_str(&tree.commit.to_string()).unwrap());
         assert!(unknown.is_err(), "the real repository was written to");
+    }
+
+    #[test]
+    fn a_repository_within_it_is_passed_over() {
+        let (root, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let git = repository(root.path());
+        write(root.path(), "file", "one");
+        commit(&git, "one");
+        for (name, commits) in [("empty", false), ("vendored", true)] {
+            let within = repository(&root.path().join(name));
+            write(&root.path().join(name), "within", "two");
+            if commits {
+                commit(&within, "two");
+            }
+        }
+        let tree = WorkingTree::look(root.path(), &place.path().join("copy")).unwrap();
+        assert_eq!(entry(&tree, "file").as_deref(), Some("one"));
+        assert_eq!((entry(&tree, "empty/within"), entry(&tree, "vendored/within")), (None, None));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use mergeyard_plan::{
     decide::{self, Candidate, Decision, File, Folder, Published},
     event::{EventKind, Forge},
     facts::Facts,
+    finding::{Finding, Level},
 };
 use mergeyard_run::git::{Commit, Entry};
 use tracing::warn;
@@ -25,6 +26,14 @@ pub(super) fn starts_nothing(change: &Change<'_>) -> Option<String> {
             change.commit.short()
         )
     })
+}
+
+/// Who plays a push does not say of which server it is.
+pub(super) fn only_elsewhere(change: &Change<'_>) -> Option<Finding> {
+    let played = change.event == EventKind::Push && change.forge != Forge::Github;
+    let why = "without pipeline files this is what a push to a plain git server starts; at GitHub the merge of \
+               a pull request does, and a push starts nothing: `--event pull_request_merged` plays that";
+    played.then(|| Finding { level: Level::Warning, ..Finding::error(".mergeyard", "built-in-push", why) })
 }
 
 pub(super) async fn decide(

@@ -6,7 +6,7 @@
 
 use mergeyard_plan::{
     change::Change,
-    event::{Event, Forge, Merge, PullRequest},
+    event::{Event, EventKind, Forge, Merge, PullRequest},
 };
 use mergeyard_run::git::{Commit, GitError, Made, Remote};
 use mergeyard_types::CommitSha;
@@ -29,6 +29,11 @@ impl Changed<'_> {
             Event::Push(push) if push.files.is_some() => push.files.clone(),
             Event::Push(push) => self.since(push.before?).await,
             Event::PullRequest(pull) => self.of_pull_request(pull).await,
+            Event::Rehearsed { rehearsal, .. }
+                if rehearsal.kind == EventKind::Push || rehearsal.kind.is_pull_request() =>
+            {
+                self.since(rehearsal.before?).await
+            }
             _ => None,
         }
     }

@@ -12,6 +12,7 @@ use mergeyard_plan::{
     package_list::LISTS,
     policy::TargetRights,
     run::skipped,
+    secrets::SecretRule,
     spec::{self, Limits},
     workflows::{self, Gates, PipelineFile, Plan, Request},
 };
@@ -63,7 +64,9 @@ pub(super) async fn decide(
     }
     // On a command line nobody knows what the operator allows.
     let targets = (!facts.local).then_some(change.policy.targets.as_slice());
-    let planning = Planning { yard, change, remote, commit: &commit, lists: &lists, facts: &facts, targets };
+    let secrets = yard.secrets().rules_of(&change.known_as).await?;
+    let allowed = Allowed { targets, secrets: Some(&secrets) };
+    let planning = Planning { yard, change, remote, commit: &commit, lists: &lists, facts: &facts, allowed };
     Ok(match wanted(event, planning.plan(found).await?) {
         Ok(plan) => work(change, &facts, plan),
         Err(why) => Decision::Ignore(why).into(),
@@ -85,10 +88,14 @@ pub(super) async fn plan(
             Err(why) => return Ok(Err(why)),
         };
     if found.is_empty() {
-        return Ok(decide::built_in(change, &facts, (&builtin::candidates(&commit).await?, &lists)));
+        let planned = decide::built_in(change, &facts, (&builtin::candidates(&commit).await?, &lists));
+        return Ok(planned.map(|mut plan| {
+            plan.findings.extend(builtin::only_elsewhere(change));
+            plan
+        }));
     }
-    let planning =
-        Planning { yard, change, remote, commit: &commit, lists: &lists, facts: &facts, targets: None };
+    let allowed = Allowed { targets: None, secrets: None };
+    let planning = Planning { yard, change, remote, commit: &commit, lists: &lists, facts: &facts, allowed };
     Ok(wanted(event, planning.plan(found).await?))
 }
 
@@ -146,6 +153,13 @@ fn wanted(event: &Event, plan: Plan) -> Result<Plan, String> {
     plan.only(only).ok_or_else(|| format!("there is no workflow `{only}`; there is {}", names.join(", ")))
 }
 
+/// What the operator lets the repository have; `None` where nobody knows that.
+#[derive(Clone, Copy)]
+struct Allowed<'a> {
+    targets: Option<&'a [TargetRights]>,
+    secrets: Option<&'a [SecretRule]>,
+}
+
 struct Planning<'a> {
     yard: &'a Yard,
     change: &'a Change<'a>,
@@ -153,7 +167,7 @@ struct Planning<'a> {
     commit: &'a Commit,
     lists: &'a [String],
     facts: &'a Facts,
-    targets: Option<&'a [TargetRights]>,
+    allowed: Allowed<'a>,
 }
 
 impl Planning<'_> {
@@ -176,14 +190,13 @@ impl Planning<'_> {
             None => Gates::default(),
         };
         let images = builtin::candidates(self.commit).await?;
-        let secrets = self.yard.secrets().rules_of(&self.change.known_as).await?;
         let request = Request {
             facts: self.facts,
-            secrets: Some(&secrets),
+            secrets: self.allowed.secrets,
             runner: &rules.pipelines.labels,
             images: &images,
             gates: &gates,
-            targets: self.targets,
+            targets: self.allowed.targets,
             lists: self.lists,
         };
         Ok(workflows::plan(&workflows::read(&files, self.facts, &limits), &request))

@@ -241,6 +241,30 @@ steps:
     }
 }
 
+/// What the operator's machine has is not known where a plan is read, and is no reason to have none.
+#[tokio::test]
+async fn a_plan_knows_what_changed_and_asks_for_no_secret() {
+    let paths = "steps:\n  - {name: code, image: x, commands: [make], when: {path: 'src/**'}}\n  \
+                 - {name: docs, image: x, settings: {password: {from_secret: of_the_server}}, when: {path: 'docs/**'}}\n";
+    let matrix = "matrix: {A: [1, 2]}\nsteps: [{name: a, image: x, commands: [make]}]\n";
+    let tree = WorkingTree::with(&[(".mergeyard/paths.yml", paths), (".mergeyard/many.yml", matrix)]).await;
+    tree.write("docs/new", "not committed yet");
+    // What lies within another repository is not this one's.
+    tree.write("vendored/docs/new", "new");
+    process::run(tool("git").args(["init", "-q"]).arg(tree.path().join("vendored"))).await.good();
+    for event in ["push", "pull_request"] {
+        let said = tree.plan(&["--event", event]).await.good();
+        assert!(said.contains("skip code") && said.contains("what changed is `docs/new`"), "{said}");
+        assert!(said.contains("run  docs"), "{said}");
+    }
+    let rules = tree.temporary.path().with_extension("toml");
+    std::fs::write(&rules, "[pipelines]\nmatrix_limit = 1\n").unwrap();
+    let said = tree.plan(&["--config", rules.to_str().unwrap()]).await;
+    assert!(said.stdout.contains("2 points, more than 1"), "{said}");
+    said.failed(1);
+    std::fs::remove_file(&rules).unwrap();
+}
+
 #[tokio::test]
 async fn what_cannot_run_is_said_with_its_place() {
     let good = "steps: [{name: a, image: 'debian:bookworm-slim', commands: ['true']}]\n";

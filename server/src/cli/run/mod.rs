@@ -9,6 +9,7 @@ mod board;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufRead, IsTerminal, Write},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -52,13 +53,13 @@ const RUN: RunId = RunId(1);
 /// What nobody announces is looked for this often.
 const TICK: Duration = Duration::from_millis(50);
 
-pub(super) async fn run(args: Args) -> Result<(), Failed> {
+pub(super) async fn run(args: Args, config: Option<PathBuf>) -> Result<(), Failed> {
     let Args { rehearsal, approve, secret, format, engine } = args;
     let further = configuration(&secret, &engine)?;
     // From here on what was begun is taken back first.
     let mut stops = Stops::listen()?;
     is_there(&engine).await?;
-    let stage = Stage::set(rehearsal, further, true).await?;
+    let stage = Stage::set(rehearsal, config.as_deref(), further, true).await?;
     let terminal = std::io::stdout().is_terminal();
     let board = match format {
         Format::Json => Board::silent(),
