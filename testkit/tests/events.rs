@@ -116,6 +116,36 @@ async fn a_merge_and_its_push_are_one_run_each_in_either_order() {
     }
 }
 
+/// What was pushed last is what is wanted, also when it was there before.
+#[tokio::test]
+async fn a_branch_that_comes_back_to_a_commit_runs_it_again() {
+    let mut yard = yard(&[(".mergeyard/build.yml", BUILD)]).await;
+    let (one, next) = (yard.first.merge, yard.sample.merge_change("Again", &[("a", b"a")]).unwrap());
+    let moved = |from: CommitSha, to: CommitSha, at: i64| {
+        let mut payload = push(&yard);
+        payload["before"] = from.to_string().into();
+        payload["after"] = to.to_string().into();
+        payload["repository"]["pushed_at"] = at.into();
+        payload
+    };
+    let two = next.merge;
+    let moves = [moved(one, two, 100), moved(two, one, 200), moved(one, two, 300)];
+    for (number, payload) in moves.iter().enumerate() {
+        for hook in ["repository", "organization"] {
+            yard.send(&format!("d-{number}-{hook}"), "push", payload).await;
+            yard.settle().await;
+        }
+        let run = number + 1;
+        let told = ["repository", "organization"].map(|hook| format!("d-{number}-{hook}"));
+        assert_eq!(yard.verdict(&told[0]).await, format!("done: started run {run}"));
+        assert_eq!(
+            yard.verdict(&told[1]).await,
+            format!("done: run {run} was already started for this commit")
+        );
+    }
+    yard.close().await;
+}
+
 #[tokio::test]
 async fn without_pipeline_files_a_merge_is_built_once_and_its_push_ignored() {
     let yard = TestYard::with(two_services("0.1.0"), |_| {}).await;

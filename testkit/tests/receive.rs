@@ -255,11 +255,10 @@ async fn what_a_delivery_is_called_must_be_said_in_githubs_words() {
     let signed = ("X-Hub-Signature-256", signature.as_str());
     let named = ("X-GitHub-Event", "watch");
     let numbered = ("X-GitHub-Delivery", "d-1");
-    let long = "a".repeat(65);
-    let refused: [(&str, &[(&str, &str)]); 10] = [
+    let long = "a".repeat(101);
+    let refused: [(&str, &[(&str, &str)]); 9] = [
         ("X-GitHub-Event", &[signed, numbered]),
         ("X-GitHub-Event", &[signed, numbered, ("X-GitHub-Event", "<script>")]),
-        ("X-GitHub-Event", &[signed, numbered, ("X-GitHub-Event", "Watch")]),
         ("X-GitHub-Event", &[signed, numbered, ("X-GitHub-Event", "w\u{e4}tch")]),
         ("X-GitHub-Event", &[signed, numbered, ("X-GitHub-Event", "a\tb")]),
         ("X-GitHub-Event", &[signed, numbered, ("X-GitHub-Event", &long)]),
@@ -313,7 +312,8 @@ async fn what_starts_nothing_is_kept_with_its_reason() {
     let events = [
         ("n-tag", "push", deleted),
         ("n-label", "pull_request", labeled),
-        ("n-unheard", "quantum_leap", unheard),
+        ("n-unheard", "quantum_leap", unheard.clone()),
+        ("n-dashed", "Quantum-Leap.2", unheard),
         ("n-nobody", "organization", json!({ "action": "member_added" })),
     ];
     for (id, event, payload) in &events {
@@ -327,7 +327,34 @@ async fn what_starts_nothing_is_kept_with_its_reason() {
     assert_eq!(yard.send("d-orphan", "pull_request", &orphan).await.body["state"], "queued");
     yard.settle().await;
     assert_eq!(yard.run(1).await.run.state, State::Success, "a fork that is gone was merged all the same");
-    assert_eq!(kept(&yard).await.len(), 5);
+    assert_eq!(kept(&yard).await.len(), 6);
+    yard.close().await;
+}
+
+/// A plain git server's hook numbers what it says, or what says the same is the same.
+#[tokio::test]
+async fn a_git_server_says_each_push_once_by_its_number_or_by_its_words() {
+    let yard = TestYard::with(two_services("0.1.0"), |config| {
+        config.insert("git".to_owned(), toml::toml! { webhook_secret = "the-secret-of-plain-git" }.into());
+    })
+    .await;
+    let (repository, commit) = (yard.repo(), yard.first.merge.to_string());
+    let push = json!({
+        "repository": repository, "ref": "refs/heads/develop", "before": "0".repeat(40), "after": commit,
+    });
+    let body = push.to_string();
+    let signature = signature::sign(&Secret::new("the-secret-of-plain-git"), body.as_bytes());
+    let signed = ("X-Hub-Signature-256", signature.as_str());
+    let tell = async |headers: &[(&str, &str)]| {
+        let answer = post(&yard, "/hooks/git", headers, body.clone()).await;
+        yard.settle().await;
+        answer.body["state"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(tell(&[signed, ("X-Mergeyard-Delivery", "p-1")]).await, "queued");
+    assert_eq!(tell(&[signed, ("X-Mergeyard-Delivery", "p-1")]).await, "duplicate");
+    assert_eq!(tell(&[signed, ("X-Mergeyard-Delivery", "p-2")]).await, "queued");
+    assert_eq!(yard.verdict("p-2").await, "done: started run 2");
+    assert_eq!((tell(&[signed]).await.as_str(), tell(&[signed]).await.as_str()), ("queued", "duplicate"));
     yard.close().await;
 }
 

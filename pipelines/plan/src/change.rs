@@ -245,8 +245,16 @@ fn pushed<'a>(push: &Push, policy: &'a Policy, known_as: RepoName) -> Result<Cha
         author: push.author.login.clone(),
         number: None,
         fork: None,
-        occasion: push.git_ref.to_string(),
+        occasion: moved(push),
     })
+}
+
+/// A reference may come back to a commit, and then is pushed there once more.
+fn moved(push: &Push) -> String {
+    let Push { git_ref, before, pushed, .. } = push;
+    let before = before.map(|before| before.to_string());
+    let known = [Some(git_ref.to_string()), before, pushed.map(|at| at.to_string())];
+    known.into_iter().flatten().collect::<Vec<_>>().join("/")
 }
 
 fn released<'a>(release: &Release, policy: &'a Policy, known_as: RepoName) -> Change<'a, At> {

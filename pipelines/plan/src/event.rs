@@ -215,6 +215,8 @@ pub struct Push {
     pub before: Option<CommitSha>,
     /// `None` when the reference was deleted.
     pub after: Option<CommitSha>,
+    /// When it was pushed, in seconds since 1970, where the sender says so.
+    pub pushed: Option<i64>,
     /// Whether history was replaced rather than continued.
     pub forced: bool,
     /// The branch a tag was made on, where the sender says so.
@@ -322,8 +324,15 @@ pub enum EventError {
     Shape { event: String, path: String, why: String },
 }
 
+/// What is told by whoever runs a plain git server.
+const GIT: &str = "push of a git server";
+
 fn written(event: &str) -> &'static str {
-    if event == "mergeyard" { "mergeyard writes it" } else { "GitHub writes it" }
+    match event {
+        "mergeyard" => "mergeyard writes it",
+        GIT => "`{\"repository\", \"ref\", \"before\", \"after\"}`",
+        _ => "GitHub writes it",
+    }
 }
 
 impl Event {
@@ -341,7 +350,7 @@ impl Event {
 
     /// Reads the body of `POST /hooks/git`.
     pub fn from_git(payload: &[u8]) -> Result<Self, EventError> {
-        let raw: RawGitPush = parse("push", payload)?;
+        let raw: RawGitPush = parse(GIT, payload)?;
         let title = raw.message.unwrap_or_else(|| format!("push to {}", raw.git_ref));
         Ok(push_or_tag(Push {
             forge: Forge::Git,
@@ -349,6 +358,7 @@ impl Event {
             git_ref: raw.git_ref,
             before: Some(raw.before).filter(|sha| !sha.is_zero()),
             after: Some(raw.after).filter(|sha| !sha.is_zero()),
+            pushed: None,
             forced: false,
             base_branch: None,
             author: Account { login: one_line(&raw.author.unwrap_or_default()), ..Account::default() },
@@ -470,8 +480,13 @@ fn merge(event: &str, pull: &RawPull) -> Result<Option<Merge>, EventError> {
     }
     let missing = |path: &str| shape(event, path, "it is missing although `merged` is true");
     let commit = pull.merge_commit_sha.ok_or_else(|| missing("pull_request.merge_commit_sha"))?;
-    let at = pull.merged_at.as_ref().ok_or_else(|| missing("pull_request.merged_at"))?;
-    let at = timestamp(at).map_err(|why| shape(event, "pull_request.merged_at", &why))?;
+    // Who speaks like GitHub may leave out what says the same.
+    let (path, at) = match (&pull.merged_at, &pull.updated_at) {
+        (Some(at), _) => ("pull_request.merged_at", at),
+        (None, Some(at)) => ("pull_request.updated_at", at),
+        (None, None) => return Err(missing("pull_request.merged_at")),
+    };
+    let at = timestamp(at).map_err(|why| shape(event, path, &why))?;
     Ok(Some(Merge { commit, at }))
 }
 
@@ -483,6 +498,7 @@ fn push(event: &str, payload: &[u8]) -> Result<Event, EventError> {
     let branch = |name: String| name.strip_prefix("refs/heads/").map(str::to_owned);
     Ok(push_or_tag(Push {
         forge: Forge::Github,
+        pushed: raw.repository.pushed_at.as_ref().and_then(serde_json::Value::as_i64),
         repository: raw.repository.into(),
         before: raw.before.filter(|sha| !sha.is_zero()),
         after: Some(tagged.unwrap_or(raw.after)).filter(|sha| !sha.is_zero() && !raw.deleted),
@@ -575,6 +591,10 @@ fn other(event: &str, payload: &[u8]) -> Result<Event, EventError> {
 }
 
 fn parse<'de, T: Deserialize<'de>>(event: &str, payload: &'de [u8]) -> Result<T, EventError> {
+    // A list would be taken for the values of all fields, in some order.
+    if payload.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+        return Err(shape(event, ".", "it is no object"));
+    }
     let mut json = serde_json::Deserializer::from_slice(payload);
     let read = serde_path_to_error::deserialize(&mut json)
         .map_err(|error| shape(event, &error.path().to_string(), &error.inner().to_string()))?;
@@ -624,11 +644,22 @@ struct RawRepository {
     default_branch: Option<String>,
     #[serde(default)]
     private: bool,
+    /// A number where a push is told, and a date elsewhere.
+    pushed_at: Option<serde_json::Value>,
 }
 
 impl From<RawRepository> for Repository {
     fn from(raw: RawRepository) -> Self {
-        let RawRepository { id, full_name, clone_url, ssh_url, html_url, default_branch, private } = raw;
+        let RawRepository {
+            id,
+            full_name,
+            clone_url,
+            ssh_url,
+            html_url,
+            default_branch,
+            private,
+            pushed_at: _,
+        } = raw;
         let default_branch = default_branch.map(|branch| one_line(&branch));
         Self { id: Some(id), name: full_name, clone_url, ssh_url, html_url, default_branch, private }
     }

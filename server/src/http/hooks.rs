@@ -39,6 +39,9 @@ const USUAL: usize = 1024 * 1024;
 /// Larger ones at the same time: with 25 MiB each this bounds their memory to 200 MiB.
 const LARGE_AT_ONCE: usize = 8;
 
+/// Characters of an event's name; GitHub's longest has 39.
+const LONGEST_NAME: usize = 100;
+
 /// GitHub itself gives up after ten seconds; a sender that is slower holds a place for nothing.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -240,10 +243,17 @@ fn names(source: Source, headers: &HeaderMap, body: &[u8]) -> Result<(DeliveryId
         Source::Github => {
             const EVENT: &str = "X-GitHub-Event";
             const ID: &str = "X-GitHub-Delivery";
-            let plain = |event: &&str| {
-                event.len() <= 64 && event.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+            // A name that is not known yet is kept and shown, so it has to be a word.
+            let word = |event: &str| {
+                let letters = event.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+                letters && (1..=LONGEST_NAME).contains(&event.len())
             };
-            let event = text(EVENT).filter(plain).ok_or_else(|| missing(EVENT))?;
+            let event = text(EVENT).ok_or_else(|| missing(EVENT))?;
+            if !word(event) {
+                let why =
+                    format!("{EVENT} must be letters, digits, `_`, `-` and `.`, at most {LONGEST_NAME}");
+                return Err(Refusal::NotReadable(why));
+            }
             Ok((id(ID).ok_or_else(|| missing(ID))??, event.to_owned()))
         }
         // A hook of a plain git server need not number its deliveries: what it says (which

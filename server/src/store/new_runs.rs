@@ -2,7 +2,7 @@
 
 use mergeyard_plan::{
     decide::{PlannedRun, PlannedStep, PlannedWorkflow, Verdict as PlanVerdict},
-    event::{EventKind, Repository},
+    event::{EventKind, Forge, Repository},
     run::Report,
 };
 use mergeyard_types::{DeliveryId, RunId, State, Timestamp};
@@ -28,7 +28,7 @@ impl Store {
     }
 
     /// Writes a planned run, what it announces and its delivery's verdict, in one
-    /// transaction. A replay is a new run; otherwise one commit and event start one.
+    /// transaction. A replay is a new run; otherwise one commit and occasion start one.
     pub async fn create_run(
         &self,
         delivery: &DeliveryId,
@@ -38,7 +38,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Created, StoreError> {
         let mut tx = self.begin().await?;
-        let key = key(plan, replays);
+        let key = key(plan, delivery, replays);
         let created = match tx.run_with_key(&key).await? {
             Some(run) => Created::Already(run),
             None => {
@@ -340,10 +340,15 @@ fn updated(occasion: &str) -> Option<&str> {
     occasion.rsplit('/').next().filter(|updated| updated.contains('T'))
 }
 
-fn key(plan: &PlannedRun, replays: u32) -> String {
+/// What two deliveries have in common that tell of one thing. Only GitHub has several webhooks for
+/// that; a plain git server says a push once.
+fn key(plan: &PlannedRun, delivery: &DeliveryId, replays: u32) -> String {
     let mut key = format!("{}/{}/{}", plan.repo.as_str().to_ascii_lowercase(), plan.commit, plan.event);
     if !plan.occasion.is_empty() {
         key = format!("{key}/{}", plan.occasion);
+    }
+    if plan.forge == Forge::Git {
+        key = format!("{key}/{delivery}");
     }
     if replays == 0 { key } else { format!("{key}/replay-{replays}") }
 }

@@ -104,6 +104,14 @@ fn each_event_says_which_commit_it_is_about() {
             "refs/heads/develop",
             "refs/heads/develop",
         ),
+        (
+            github("push", &with(with(push(), "/before", json!(BASE)), "/repository/pushed_at", json!(5)))
+                .unwrap(),
+            EventKind::Push,
+            sha(MERGE),
+            "refs/heads/develop",
+            &format!("refs/heads/develop/{BASE}/5"),
+        ),
         (github("push", &tag).unwrap(), EventKind::Tag, sha(MERGE), "refs/tags/v1", "refs/tags/v1"),
         // A plain git server names the tag's own object, so the tag is asked what it leads to.
         (

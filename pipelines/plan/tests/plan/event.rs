@@ -157,6 +157,7 @@ fn a_push_names_its_commit_and_its_files_and_a_deletion_none() {
         git_ref: GitRef::branch("develop").unwrap(),
         before: None,
         after: Some(MERGE.parse().unwrap()),
+        pushed: None,
         forced: false,
         base_branch: None,
         author: ada(),
@@ -170,6 +171,13 @@ fn a_push_names_its_commit_and_its_files_and_a_deletion_none() {
     let forced = Push { forced: true, files: None, before: Some(BASE.parse().unwrap()), ..plain.clone() };
     let payload = with(with(push(), "/forced", json!(true)), "/before", json!(BASE));
     assert_eq!(github("push", &payload).unwrap(), Event::Push(forced));
+
+    // Other events write the same field as a date.
+    for (at, pushed) in [(json!(1_784_000_000), Some(1_784_000_000)), (json!("2026-07-14T03:33:20Z"), None)] {
+        let payload = with(push(), "/repository/pushed_at", at);
+        let Event::Push(told) = github("push", &payload).unwrap() else { panic!() };
+        assert_eq!(told.pushed, pushed);
+    }
 
     let deleted = with(with(push(), "/after", json!(ZEROS)), "/head_commit", Value::Null);
     let Event::Push(unmarked) = github("push", &without(deleted.clone(), "/deleted")).unwrap() else {
@@ -284,7 +292,6 @@ fn a_wrong_type_is_named_by_its_path() {
         ("pull_request", merged(), "/pull_request/user/login", json!(3)),
         ("pull_request", merged(), "/pull_request/merged", json!("yes")),
         ("pull_request", merged(), "/pull_request/merged_at", json!("yesterday")),
-        ("pull_request", merged(), "/pull_request/merged_at", Value::Null),
         ("pull_request", merged(), "/pull_request/merge_commit_sha", Value::Null),
         ("pull_request", merged(), "/pull_request/merge_commit_sha", json!("HEAD")),
         ("pull_request", merged(), "/pull_request/base/ref", json!("-x")),
@@ -303,6 +310,15 @@ fn a_wrong_type_is_named_by_its_path() {
             format!("the payload of event `{event}` does not read as GitHub writes it: `{path}`: ");
         assert!(error.starts_with(&expected), "{wrong} at {path}: {error}");
     }
+    // What was changed last was the merge, where nobody says when that was.
+    let dated = with(merged(), "/pull_request/merged_at", Value::Null);
+    let Event::PullRequest(pull) = github("pull_request", &dated).unwrap() else { panic!() };
+    assert_eq!(pull.merge.unwrap().at.0, 1_772_366_401_000);
+    let undated = with(dated, "/pull_request/updated_at", Value::Null);
+    let error = github("pull_request", &undated).unwrap_err().to_string();
+    assert!(error.contains("`pull_request.merged_at`: it is missing although"), "{error}");
+    let error = github("push", &json!(["refs/heads/main"])).unwrap_err().to_string();
+    assert!(error.ends_with("`.`: it is no object"), "{error}");
     let error = github("push", &without(push(), "/repository")).unwrap_err().to_string();
     assert!(error.contains("missing field `repository`"), "{error}");
 }
@@ -315,6 +331,7 @@ fn any_git_server_can_say_that_a_branch_moved() {
         git_ref: GitRef::branch("develop").unwrap(),
         before: None,
         after: Some(MERGE.parse().unwrap()),
+        pushed: None,
         forced: false,
         base_branch: None,
         author: Account::default(),
