@@ -236,8 +236,14 @@ async fn what_does_not_read_is_a_problem_document() {
         ("/api/v1/deployments/events?target=none", StatusCode::NOT_FOUND),
         ("/api/v1/nothing", StatusCode::NOT_FOUND),
         ("/api/v1/runs/1/cancel", StatusCode::METHOD_NOT_ALLOWED),
+        ("POST /api/v1/runs/1/events", StatusCode::METHOD_NOT_ALLOWED),
+        ("POST /api/v1/steps/1/search", StatusCode::METHOD_NOT_ALLOWED),
     ] {
-        let response = yard.http().get(yard.url(path)).send().await.unwrap();
+        let request = match path.strip_prefix("POST ") {
+            Some(path) => yard.http().post(yard.url(path)),
+            None => yard.http().get(yard.url(path)),
+        };
+        let response = request.send().await.unwrap();
         assert_eq!(response.status(), status, "{path}");
         assert_eq!(response.headers()["content-type"], "application/problem+json", "{path}");
         let problem: Value = response.json().await.unwrap();

@@ -83,7 +83,7 @@ object_id!(
 );
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a {what}: {why}")]
+#[error("`{text}` is no {what}: {why}")]
 pub struct NameError {
     pub what: &'static str,
     pub text: String,

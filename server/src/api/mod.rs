@@ -112,7 +112,7 @@ async fn nothing(uri: Uri) -> Problem {
     Problem::not_found(format!("there is nothing at {}; `/api/v1/openapi.json` says what is", uri.path()))
 }
 
-async fn not_allowed(method: Method, uri: Uri) -> Problem {
+pub(crate) async fn not_allowed(method: Method, uri: Uri) -> Problem {
     let detail = format!("{method} is not possible at {}; `/api/v1/openapi.json` says what is", uri.path());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
 }

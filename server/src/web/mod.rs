@@ -44,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::{
-    api::problem::Problem,
+    api::{self, problem::Problem},
     changes::Changes,
     clock::Clock,
     config::Rules,
@@ -102,6 +102,13 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; i
      connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 pub fn router(pages: Pages) -> Router {
+    let parts = Router::new()
+        .route("/api/v1/deployments/events", get(live_targets::deployment_events))
+        .route("/api/v1/runs/{id}/events", get(live::run_events))
+        .route("/api/v1/steps/{id}/log", get(live::step_log))
+        .route("/api/v1/steps/{id}/lines", get(step::lines))
+        .route("/api/v1/steps/{id}/search", get(step::search))
+        .method_not_allowed_fallback(api::not_allowed);
     Router::new()
         .route("/", get(overview::overview))
         .route("/runs", get(runs::runs))
@@ -113,12 +120,8 @@ pub fn router(pages: Pages) -> Router {
         .route("/images", get(images::images))
         .route("/targets", get(targets::targets))
         .route("/targets/{name}", get(targets::target))
-        .route("/api/v1/deployments/events", get(live_targets::deployment_events))
-        .route("/api/v1/runs/{id}/events", get(live::run_events))
-        .route("/api/v1/steps/{id}/log", get(live::step_log))
-        .route("/api/v1/steps/{id}/lines", get(step::lines))
-        .route("/api/v1/steps/{id}/search", get(step::search))
         .route("/assets/{file}", get(assets::asset))
+        .merge(parts)
         .fallback(async || Answer::NotFound)
         .layer(header(CONTENT_SECURITY_POLICY, POLICY))
         .layer(header(X_CONTENT_TYPE_OPTIONS, "nosniff"))

@@ -175,7 +175,7 @@ fn a_broken_file_is_refused_by_name_and_its_neighbour_is_built() {
         (
             spec(text(b"{\r\n \"service\": {\"name\": \"clock\", \"version\": \"1 2\"}\r\n}")),
             format!(
-                "web/spec.json:2:47: `service.version`: `1 2` is not a version: it must be letters, digits, `_`, `.` and \
+                "web/spec.json:2:47: `service.version`: `1 2` is no version: it must be letters, digits, `_`, `.` and \
                  `-`, and not begin with `.` or `-`; {SHAPE}"
             ),
         ),
