@@ -36,6 +36,7 @@ use crate::{
 use mergeyard_run::engine::BuildSecret;
 pub use raw::BuildNetwork;
 use raw::{RawConfig, RawPipelineSecret, RawPipelines, RawSecret};
+use source::Written;
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -214,8 +215,8 @@ impl Config {
         file: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let (raw, folder) = source::read(file, environment)?;
-        Self::check(raw, &folder)
+        let Written { raw, folder, origin } = source::read(file, environment)?;
+        Self::check(raw, &folder).map_err(|error| origin.point(error))
     }
 
     /// The part that a registry alone needs. What the rest would complain about is not looked at.
@@ -223,17 +224,14 @@ impl Config {
         file: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<RegistryAlone, ConfigError> {
-        let (raw, folder) = source::read(file, environment)?;
-        Ok(RegistryAlone {
-            data_dir: folder.join(raw.data_dir),
-            registry: Registry::check(raw.registry, &folder)?,
-            engine_host: raw.engine.host,
-        })
+        let Written { raw, folder, origin } = source::read(file, environment)?;
+        let registry = Registry::check(raw.registry, &folder).map_err(|error| origin.point(error))?;
+        Ok(RegistryAlone { data_dir: folder.join(raw.data_dir), registry, engine_host: raw.engine.host })
     }
 
     /// A configuration that was not written but made.
     pub fn from_table(table: toml::Table) -> Result<Self, ConfigError> {
-        let (raw, folder) = source::read_table(table)?;
+        let Written { raw, folder, .. } = source::read_table(table)?;
         Self::check(raw, &folder)
     }
 
