@@ -20,7 +20,7 @@ const NOT_KEYS: [&str; 2] = ["MERGEYARD_CONFIG", "MERGEYARD_LOG"];
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("cannot read {path}")]
+    #[error("cannot read {path}{}", unread(source, path))]
     Read { path: PathBuf, source: std::io::Error },
     #[error("{0}")]
     Placed(Place),
@@ -38,6 +38,20 @@ pub enum ConfigError {
 impl ConfigError {
     pub(super) fn value(key: &str, why: &str) -> Self {
         Self::Value { key: key.to_owned(), why: why.to_owned() }
+    }
+}
+
+/// What to do about a file that cannot be read.
+fn unread(why: &std::io::Error, path: &Path) -> String {
+    use std::io::ErrorKind;
+    match why.kind() {
+        ErrorKind::NotFound => ": name the configuration with --config or MERGEYARD_CONFIG".to_owned(),
+        ErrorKind::IsADirectory => {
+            format!(": name the file in it, such as {}", path.join("mergeyard.toml").display())
+        }
+        ErrorKind::PermissionDenied => ": run this as a user who may, such as the server's".to_owned(),
+        ErrorKind::InvalidData => ": write it anew as UTF-8, as `iconv -t UTF-8` does".to_owned(),
+        _ => String::new(),
     }
 }
 
@@ -255,10 +269,13 @@ fn shown(line: &str) -> String {
         ["secret", "token", "password"].iter().any(|word| key.contains(word))
             || ["key", "value"].contains(&key.as_str())
     };
-    let ends = line.match_indices('=').map(|(at, _)| at);
-    match ends.into_iter().find(|at| secret(&line[..*at])) {
-        Some(at) => format!("{}= …", &line[..at]),
-        None => line.to_owned(),
+    let mut ends = line.match_indices('=').map(|(at, _)| at);
+    if let Some(at) = ends.find(|at| secret(&line[..*at])) {
+        return format!("{}= …", &line[..at]);
+    }
+    match line.split_once("://") {
+        Some((scheme, login)) if login.contains('@') => format!("{scheme}://…"),
+        _ => line.to_owned(),
     }
 }
 
@@ -466,6 +483,56 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn what_could_never_work_is_refused_with_what_does() {
+        let repo = |keys: &str| format!("{SECRET}[[repo]]\n{keys}\n");
+        for (text, expected) in [
+            (
+                repo("name = \"x\""),
+                ":4:1: `repo[0].name` is `x`, which no repository has; write OWNER/NAME, or a pattern such as OWNER/* or **",
+            ),
+            (repo("name = \"a b/*\""), ":4:1: `repo[0].name` is `a b/*`, which no repository has"),
+            (repo("name = \"[x\""), ":4:1: `repo[0].name` has `[x` is not a pattern"),
+            (repo("name = \"a/b\"\nbranches = [\"[x\"]"), ":5:1: `repo[0].branches` has "),
+            (
+                repo("name = \"a/b\"\nclone_url = \"https://me:hunter2@a/{nam}\""),
+                ":5:1: `repo[0].clone_url` has `{nam}`, which stands for nothing; there are {owner} and {name}",
+            ),
+            (
+                format!("{SECRET}[engine]\nhost = \"foo://bar\""),
+                ":4:1: `engine.host` is `foo://bar`, which is no address of an engine; write unix:///PATH, tcp://HOST:PORT, http://HOST:PORT or https://HOST:PORT",
+            ),
+            (
+                format!("{SECRET}[pipelines]\nplatform = \"x\""),
+                ":4:1: `pipelines.platform` is `x`, which is no platform; write OS/ARCH, such as linux/amd64",
+            ),
+        ] {
+            let error = load(&text, &[]).unwrap_err().to_string();
+            assert!(error.contains(expected) && !error.contains("hunter2"), "{expected}\n{error}");
+        }
+        for name in ["a/b", "a/b/c", "*", "**", "acme*", "{acme,other}/*", "[a-c]/clock-?", "A_1/*.x"] {
+            let url = "clone_url = \"https://git.example.org/{owner}/{name}.git\"";
+            load(&repo(&format!("name = \"{name}\"\n{url}")), &[]).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named_with_what_to_do() {
+        let folder = std::env::temp_dir().join(format!("mergeyard-config-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&folder).unwrap();
+        let bytes = folder.join("bytes.toml");
+        std::fs::write(&bytes, [0xff, 0xfe]).unwrap();
+        for (path, expected) in [
+            (folder.join("none.toml"), "none.toml: name the configuration with --config or MERGEYARD_CONFIG"),
+            (folder.clone(), "/mergeyard.toml"),
+            (bytes, "bytes.toml: write it anew as UTF-8"),
+        ] {
+            let error = Config::load(Some(&path), std::iter::empty()).unwrap_err().to_string();
+            assert!(error.starts_with("cannot read ") && error.contains(expected), "{error}");
+        }
+        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
