@@ -200,19 +200,18 @@ impl Origin {
         };
         let variable = self.variable(&inner).or_else(|| self.variable(key));
         let variable = variable.map_or_else(|| "a variable".to_owned(), |variable| variable.name.clone());
-        let message = match () {
-            () if message.starts_with("missing field") => {
-                let other = format!("{PREFIX}{}", inner.replace('.', "__").to_ascii_uppercase());
-                match inner.contains('[') {
-                    true => format!("`{key}` needs the key `{quoted}`; write it there"),
-                    false => format!("`{key}` needs the key `{quoted}` too; set {other}"),
-                }
-            }
-            () if message.ends_with("expected a table") => format!(
-                "{}; write {{KEY = \"VALUE\"}}, or each key in a variable of its own, {variable}__KEY",
-                advice(message)
-            ),
-            () => advice(message),
+        let is_in_list = key.contains('[');
+        let message = if message.starts_with("missing field") {
+            let other = format!("{PREFIX}{}", inner.replace('.', "__").to_ascii_uppercase());
+            let how = if is_in_list { "write it there".to_owned() } else { format!("set {other}") };
+            format!("`{key}` needs the key `{quoted}` too; {how}")
+        } else if is_in_list && !message.starts_with("unknown field") {
+            format!("`{key}`: {}", advice(message))
+        } else if message.ends_with("expected a table") {
+            let each = format!("each key in a variable of its own, {variable}__KEY");
+            format!("{}; write {{KEY = \"VALUE\"}}, or {each}", advice(message))
+        } else {
+            advice(message)
         };
         ConfigError::Environment { variable, message }
     }
@@ -309,6 +308,7 @@ fn kinds(found: &str, expected: &str) -> String {
     match expected {
         "a boolean" => "expected `true` or `false`".to_owned(),
         "a sequence" => format!("expected a list such as [\"a\", \"b\"], not {found}"),
+        "i64" | "u64" | "u32" | "u16" | "usize" => format!("expected a whole number, not {found}"),
         "path string" => format!("expected a path, not {found}"),
         expected => format!("expected {expected}, not {found}"),
     }
@@ -406,6 +406,13 @@ mod tests {
                 "expected a table, not text; write {KEY = \"VALUE\"}, or each key in a variable of its own, MERGEYARD_HTTP__KEY",
             ),
             ("MERGEYARD_REPO", "hunter2", "expected a list such as [\"a\", \"b\"], not text"),
+            (
+                "MERGEYARD_REPO",
+                "[{name = \"a/b\", id = \"hunter2\"}]",
+                "`repo[0].id`: expected a whole number, not text",
+            ),
+            ("MERGEYARD_REPO", "[\"hunter2\"]", "`repo[0]`: expected a table, not text"),
+            ("MERGEYARD_REPO", "[{id = 1}]", "`repo[0]` needs the key `name` too; write it there"),
             ("MERGEYARD_REPO", "[hunter2", "begins like a list or table but is not written as TOML"),
             ("MERGEYARD_DATA_DIR", "true", "expected a path, not `true` or `false`"),
             (
