@@ -101,8 +101,12 @@ async fn end(yard: &Yard, workflow: WorkflowId) {
 }
 
 impl Left {
+    /// A clock that was set back makes nobody wait longer than was meant.
     fn waits(&self, workflow: WorkflowId, now: Timestamp) -> bool {
-        self.0.get(&workflow).is_some_and(|attempts| now < attempts.next)
+        self.0.get(&workflow).is_some_and(|attempts| {
+            let ahead = attempts.next.since(now);
+            !ahead.is_zero() && ahead <= attempts.wait
+        })
     }
 
     /// It is to be tried again later. Answers whether that is news: an outage is one for all workflows.
@@ -152,6 +156,8 @@ mod tests {
             waits.push(now.since(begin).as_secs());
             assert!(!left.again(ONE, true, now));
         }
+        let set_back = Timestamp(now.0 - 3_600_000);
+        assert!(left.waits(ONE, now) && !left.waits(ONE, set_back), "a clock may be set back");
         assert_eq!(waits, [5, 10, 20, 40, 80, 160, 300, 300]);
         assert!(left.gone(OTHER), "the engine is back");
         assert!(!left.waits(ONE, now), "what waited for it is tried at once");
