@@ -31,6 +31,12 @@ pub enum DataDirError {
         "the data directory {0} belongs to a mergeyard that runs; stop that one first, or set another `data_dir`"
     )]
     Owned(PathBuf),
+    #[error(
+        "there is no data directory {0}; has a server run with this configuration, and is `data_dir` right?"
+    )]
+    Missing(PathBuf),
+    #[error("the data directory {0} is no directory; set another `data_dir`")]
+    NoDirectory(PathBuf),
 }
 
 #[derive(Debug, Clone)]
@@ -52,6 +58,18 @@ impl DataDir {
         let unusable = |source| DataDirError::Unusable { path: path.to_owned(), source };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
         Ok(Self(path.to_owned()))
+    }
+
+    /// One that a server made. A mistyped one is not made by looking into it.
+    pub fn existing(path: &Path) -> Result<Self, DataDirError> {
+        match std::fs::metadata(path) {
+            Ok(found) if found.is_dir() => Ok(Self(path.to_owned())),
+            Ok(_) => Err(DataDirError::NoDirectory(path.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(DataDirError::Missing(path.to_owned()))
+            }
+            Err(source) => Err(DataDirError::Unusable { path: path.to_owned(), source }),
+        }
     }
 
     /// The same places, whether or not anything is there yet.

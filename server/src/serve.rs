@@ -300,6 +300,7 @@ fn yard(
         hand_over: CancellationToken::new(),
         followers: Followers::default(),
         begun: Mutex::default(),
+        left: Mutex::default(),
     })
 }
 

@@ -16,6 +16,7 @@ use crate::{
     changes::Changes,
     clock::Clock,
     config::Rules,
+    ends::Left,
     github::Github,
     logs::Logs,
     secrets::{KeySource, Secrets},
@@ -49,6 +50,8 @@ pub struct Yard {
     pub followers: Followers,
     /// Workflows that this server began to work on, and that may have something in the engine.
     pub begun: Mutex<BTreeSet<WorkflowId>>,
+    /// Those that ended and whose rest the engine would not let go yet.
+    pub left: Mutex<Left>,
 }
 
 /// What workers need to know of the configuration.

@@ -3,6 +3,7 @@
 
 mod api;
 mod architecture;
+mod command_line;
 mod crash;
 mod deliver;
 mod deployments;

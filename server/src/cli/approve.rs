@@ -8,6 +8,7 @@ use crate::{called, config::Config, store::Answered};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
+    #[arg(value_parser = text::run)]
     run: RunId,
     /// Which question: the gate's name, the workflow's, or WORKFLOW/STEP [default: the only one]
     #[arg(value_name = "GATE|WORKFLOW[/STEP]")]

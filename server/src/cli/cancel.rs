@@ -26,7 +26,7 @@ pub(super) async fn cancel(config: Config, run: RunId, why: &str) -> Result<(), 
 
 /// The database of the configured server, which may run meanwhile.
 pub(super) async fn open(config: &Config) -> Result<Store, Failed> {
-    let data = DataDir::open(&config.data_dir)?;
+    let data = DataDir::existing(&config.data_dir)?;
     if !data.database().exists() {
         return Err(Failed::work(format!(
             "there is no database in {}; has a server run with this configuration?",

@@ -12,7 +12,7 @@ pub(super) struct Args {
     /// Only of this service
     #[arg(long)]
     service: Option<String>,
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 20, value_parser = text::rows)]
     limit: u32,
     #[arg(long, value_enum, default_value = "text")]
     format: Format,

@@ -68,6 +68,7 @@ enum Command {
     Target(target::Command),
     /// Stop a run: what waits is cancelled, what runs is ended
     Cancel {
+        #[arg(value_parser = text::run)]
         run: RunId,
         /// The reason, shown on the run's page
         #[arg(long, default_value = "cancelled")]

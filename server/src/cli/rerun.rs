@@ -3,11 +3,12 @@
 use mergeyard_plan::run::Rerun;
 use mergeyard_types::{RunId, Timestamp};
 
-use super::{Failed, cancel::open};
+use super::{Failed, cancel::open, text};
 use crate::{called, config::Config};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
+    #[arg(value_parser = text::run)]
     run: RunId,
     /// Only what failed, and what relies on it
     #[arg(long)]

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{Failed, Format, cancel::open, of_this_user, text};
 use crate::{
-    config::Config,
+    config::{Config, event},
     data_dir::DataDir,
     secrets::{KeySource, LARGEST_VALUE, Listed, Rule, Scope, SecretName, Secrets, check_value, unmaskable},
 };
@@ -29,7 +29,7 @@ pub(super) enum Command {
         #[command(flatten)]
         scope: ScopeArgs,
         /// Only for this event; may be repeated [default: all but those of pull requests]
-        #[arg(long = "event", value_name = "EVENT")]
+        #[arg(long = "event", value_name = "EVENT", value_parser = event)]
         events: Vec<EventKind>,
         /// Only for plugins of this image; may be repeated [default: every image]
         #[arg(long = "image", value_name = "IMAGE")]
@@ -72,10 +72,11 @@ impl ScopeArgs {
 }
 
 pub(super) async fn secret(config: Config, command: Command) -> Result<(), Failed> {
+    let data = DataDir::existing(&config.data_dir)?;
     // A key made by another user would lock the server out.
     of_this_user(&config.data_dir)?;
     let store = open(&config).await?;
-    let keys = KeySource::new(config.master_key.clone(), &DataDir::at(&config.data_dir));
+    let keys = KeySource::new(config.master_key.clone(), &data);
     let secrets = Secrets { store, keys, rules: config.rules.into() };
     match command {
         Command::Set { name, scope, events, images, file } => {

@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, io::Write, time::Duration};
 
-use mergeyard_types::Timestamp;
+use mergeyard_types::{RunId, Timestamp};
 
 /// A line for whoever still listens: work goes on, and is cleared away, when nobody does any more.
 pub(super) fn say(line: impl Display) {
@@ -36,6 +36,22 @@ pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// What a person writes for a run.
+pub(super) fn run(text: &str) -> Result<RunId, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(RunId(number)),
+        _ => Err("write the number of a run, such as 12: the address of its page ends with it".to_owned()),
+    }
+}
+
+/// How many rows of a list.
+pub(super) fn rows(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(number @ 1..=1000) => Ok(number),
+        _ => Err("write how many rows to list, from 1 to 1000".to_owned()),
+    }
+}
+
 /// `1 tag`, `2 tags`.
 pub(crate) fn count(number: u64, what: &str) -> String {
     match number {
@@ -52,5 +68,21 @@ pub(super) fn size(bytes: u64) -> String {
         1_000..1_000_000 => format!("{:.1} kB", unit(3)),
         1_000_000..1_000_000_000 => format!("{:.1} MB", unit(6)),
         _ => format!("{:.1} GB", unit(9)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_is_none_is_refused_with_what_is() {
+        assert_eq!((run("12"), rows("1000")), (Ok(RunId(12)), Ok(1000)));
+        for bad in ["abc", "", "0", "-1", "99999999999999999999", "run-12"] {
+            assert!(run(bad).unwrap_err().contains("the number of a run"), "{bad}");
+        }
+        for bad in ["abc", "", "0", "1001", "-1"] {
+            assert!(rows(bad).unwrap_err().contains("from 1 to 1000"), "{bad}");
+        }
     }
 }

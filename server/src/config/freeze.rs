@@ -33,7 +33,7 @@ enum Window {
 }
 
 #[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct RawWindow {
     from: String,
     to: String,

@@ -26,6 +26,7 @@ use url::Url;
 pub use freeze::Freeze;
 pub use registry::{Embedded, Registry, RegistryAlone};
 pub use repo::Schedule;
+pub(crate) use repo::event;
 pub use source::ConfigError;
 pub use target::ConfiguredTarget;
 
@@ -36,6 +37,7 @@ use crate::{
 use mergeyard_run::engine::BuildSecret;
 pub use raw::BuildNetwork;
 use raw::{RawConfig, RawPipelineSecret, RawPipelines, RawSecret};
+use source::Written;
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -214,8 +216,8 @@ impl Config {
         file: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let (raw, folder) = source::read(file, environment)?;
-        Self::check(raw, &folder)
+        let Written { raw, folder, origin } = source::read(file, environment)?;
+        Self::check(raw, &folder).map_err(|error| origin.point(error))
     }
 
     /// The part that a registry alone needs. What the rest would complain about is not looked at.
@@ -223,17 +225,18 @@ impl Config {
         file: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<RegistryAlone, ConfigError> {
-        let (raw, folder) = source::read(file, environment)?;
+        let Written { raw, folder, origin } = source::read(file, environment)?;
+        let registry = Registry::check(raw.registry, &folder).map_err(|error| origin.point(error))?;
         Ok(RegistryAlone {
             data_dir: folder.join(raw.data_dir),
-            registry: Registry::check(raw.registry, &folder)?,
-            engine_host: raw.engine.host,
+            registry,
+            engine_host: engine_host(raw.engine.host).map_err(|error| origin.point(error))?,
         })
     }
 
     /// A configuration that was not written but made.
     pub fn from_table(table: toml::Table) -> Result<Self, ConfigError> {
-        let (raw, folder) = source::read_table(table)?;
+        let Written { raw, folder, .. } = source::read_table(table)?;
         Self::check(raw, &folder)
     }
 
@@ -288,6 +291,8 @@ impl Config {
             let value = strong(key, secret(key, previous.secret)?)?;
             secrets.push(WebhookSecret { value, source: Some(Source::Github), scope: Scope::All, until });
         }
+        let pipelines = Pipelines::of(pipelines);
+        check_platform(&pipelines.platform)?;
         let targets = target::targets(raw_targets, folder)?;
         let mut policies = Policies::default();
         let mut build_secrets = Vec::new();
@@ -344,7 +349,7 @@ impl Config {
                 reconcile_every: Duration::from_secs(github.reconcile_minutes.saturating_mul(60)),
             },
             engine: Engine {
-                host: engine.host,
+                host: engine_host(engine.host)?,
                 parallel: engine.parallel,
                 registries,
                 memory: engine.memory_mb.map(|mb| mb.saturating_mul(1024 * 1024)),
@@ -362,7 +367,7 @@ impl Config {
                 build_secrets,
                 pipeline_secrets,
                 schedules,
-                pipelines: Pipelines::of(pipelines),
+                pipelines,
                 targets,
             },
         })
@@ -402,6 +407,29 @@ fn pipeline_secrets(
         read.push(ConfiguredSecret { scope, name, rule, value });
     }
     Ok(read)
+}
+
+/// The addresses that the engine's client knows.
+fn engine_host(host: String) -> Result<String, ConfigError> {
+    let known = ["unix://", "tcp://", "http://", "https://"];
+    if known.iter().any(|scheme| host.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty())) {
+        return Ok(host);
+    }
+    let why = "which is no address of an engine; write unix:///PATH, tcp://HOST:PORT, http://HOST:PORT or \
+               https://HOST:PORT";
+    Err(ConfigError::value("engine.host", &format!("is `{}`, {why}", host.escape_debug())))
+}
+
+/// `linux/amd64`, or `linux/arm/v7`.
+fn check_platform(platform: &str) -> Result<(), ConfigError> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let parts = platform.split('/').count();
+    if (2..=3).contains(&parts) && platform.split('/').all(|part| !part.is_empty() && part.bytes().all(plain))
+    {
+        return Ok(());
+    }
+    let why = "which is no platform; write OS/ARCH, such as linux/amd64";
+    Err(ConfigError::value("pipelines.platform", &format!("is `{}`, {why}", platform.escape_debug())))
 }
 
 /// A secret that can be guessed proves nothing.

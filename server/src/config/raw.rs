@@ -14,7 +14,7 @@ use url::Url;
 use super::{ConfigError, target::RawTarget};
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(super) struct RawConfig {
     pub(super) data_dir: PathBuf,
     pub(super) http: RawHttp,
@@ -50,9 +50,11 @@ impl Default for RawConfig {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(super) struct RawHttp {
+    #[serde(deserialize_with = "address")]
     pub(super) listen: SocketAddr,
+    #[serde(deserialize_with = "some_url")]
     pub(super) public_url: Option<Url>,
     pub(super) tls: Option<RawTls>,
 }
@@ -64,20 +66,22 @@ impl Default for RawHttp {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct RawTls {
     pub(super) cert: PathBuf,
     pub(super) key: PathBuf,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(super) struct RawGithub {
+    #[serde(deserialize_with = "url")]
     pub(super) api_url: Url,
     pub(super) webhook_secret: Option<RawSecret>,
     pub(super) webhook_secret_previous: Option<RawPrevious>,
     pub(super) token: Option<RawSecret>,
     pub(super) ca: Option<PathBuf>,
+    #[serde(deserialize_with = "url")]
     pub(super) ngrok_url: Url,
     #[serde(deserialize_with = "number")]
     pub(super) reconcile_minutes: u64,
@@ -98,20 +102,20 @@ impl Default for RawGithub {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct RawPrevious {
     pub(super) secret: RawSecret,
     pub(super) until: String,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(super) struct RawGit {
     pub(super) webhook_secret: Option<RawSecret>,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(super) struct RawEngine {
     pub(super) host: String,
     #[serde(deserialize_with = "number")]
@@ -139,7 +143,7 @@ impl Default for RawEngine {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct RawLogin {
     pub(super) host: RegistryHost,
     pub(super) username: String,
@@ -147,9 +151,10 @@ pub(super) struct RawLogin {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(super) struct RawRegistry {
     pub(super) embedded: bool,
+    #[serde(deserialize_with = "address")]
     pub(super) listen: SocketAddr,
     pub(super) host: Option<RegistryHost>,
     pub(super) ca: Option<PathBuf>,
@@ -186,7 +191,7 @@ impl Default for RawRegistry {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct RawRepository {
     pub(super) name: String,
     #[serde(default)]
@@ -202,9 +207,10 @@ pub(super) struct RawRepository {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct RawMirror {
     pub(super) name: ImageName,
+    #[serde(deserialize_with = "url")]
     pub(super) upstream: Url,
     pub(super) username: Option<String>,
     pub(super) password: Option<RawSecret>,
@@ -218,7 +224,7 @@ fn minute() -> u64 {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(super) struct RawDeliveries {
     #[serde(deserialize_with = "number")]
     pub(super) keep_days: u64,
@@ -231,7 +237,7 @@ impl Default for RawDeliveries {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct RawRepo {
     pub(super) name: String,
     #[serde(default)]
@@ -260,14 +266,14 @@ fn yes() -> bool {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(super) struct RawSecrets {
     pub(super) key: Option<RawSecret>,
 }
 
 /// A secret of pipelines, of one repository, one organisation or everybody.
 #[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct RawPipelineSecret {
     pub(super) name: String,
     pub(super) value: RawSecret,
@@ -282,7 +288,7 @@ pub(super) struct RawPipelineSecret {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct RawCron {
     pub(super) name: String,
     pub(super) schedule: String,
@@ -290,7 +296,7 @@ pub(super) struct RawCron {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(super) struct RawPipelines {
     #[serde(deserialize_with = "number")]
     pub(super) matrix_limit: usize,
@@ -327,11 +333,11 @@ impl RawSecret {
             RawSecret::File(path) => {
                 let path = folder.join(path);
                 std::fs::read_to_string(&path).map_err(|error| {
-                    ConfigError::value(key, &format!("cannot be read from {}: {error}", path.display()))
+                    ConfigError::value(key, &format!("cannot be read from {}: {error}; write the secret to that file", path.display()))
                 })?
             }
             RawSecret::Env(name) => std::env::var(&name).map_err(|_| {
-                ConfigError::value(key, &format!("is to come from the variable {name}, which is not set"))
+                ConfigError::value(key, &format!("is to come from the variable {name}, which is not set; set it where this program starts"))
             })?,
         };
         let value = value.trim_end_matches(['\r', '\n']);
@@ -377,6 +383,23 @@ impl<'de> Deserialize<'de> for RawSecret {
     }
 }
 
+/// What is wrong with an address, without the address: a login could be in it.
+pub(super) fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let wrong = |why| de::Error::custom(format!("no URL ({why}); write one such as https://ci.example.org"));
+    Url::parse(&text).map_err(wrong)
+}
+
+fn some_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+    url(deserializer).map(Some)
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let wrong = "no IP address with a port; write one such as 127.0.0.1:8088 or [::1]:8088";
+    text.parse().map_err(|_| de::Error::custom(wrong))
+}
+
 fn some_number<'de, D: Deserializer<'de>, N>(deserializer: D) -> Result<Option<N>, D::Error>
 where
     N: TryFrom<u64> + std::str::FromStr,
@@ -395,7 +418,7 @@ where
         Number(u64),
         Text(String),
     }
-    let wrong = || de::Error::custom("not a whole number from 0 on");
+    let wrong = || de::Error::custom("expected a whole number from 0 on, such as 4");
     match Either::deserialize(deserializer).map_err(|_| wrong())? {
         Either::Number(number) => N::try_from(number).map_err(|_| wrong()),
         Either::Text(text) => text.parse().map_err(|_| wrong()),

@@ -61,9 +61,14 @@ impl Registry {
     pub(super) fn check(raw: RawRegistry, folder: &Path) -> Result<Self, ConfigError> {
         let RawRegistry { embedded, listen, host, ca, username, password, .. } = &raw;
         if *embedded {
-            if ca.is_some() || username.is_some() || password.is_some() {
+            let given = [
+                ("registry.ca", ca.is_some()),
+                ("registry.username", username.is_some()),
+                ("registry.password", password.is_some()),
+            ];
+            if let Some((key, _)) = given.iter().find(|(_, given)| *given) {
                 let why = "is for another registry; set `embedded = false`, or remove it";
-                return Err(ConfigError::value("registry.ca / registry.username / registry.password", why));
+                return Err(ConfigError::value(key, why));
             }
             let tls = raw.tls.as_ref().map(|tls| (folder.join(&tls.cert), folder.join(&tls.key)));
             let (listen, host) = (*listen, host.clone());

@@ -37,7 +37,17 @@ impl Schedule {
 
 pub(super) fn policy(at: usize, raw: &RawRepo) -> Result<Policy, ConfigError> {
     let wrong = |key: &str, why: &str| ConfigError::value(&format!("repo[{at}]{key}"), why);
-    let mut policy = Policy::new(&raw.name, &raw.branches).map_err(|error| wrong("", &error.to_string()))?;
+    let has = |key: &'static str| move |error| wrong(key, &format!("has {error}"));
+    Policy::new(&raw.name, &[]).map_err(has(".name"))?;
+    if !can_name(&raw.name) {
+        let why = "which no repository has; write OWNER/NAME, or a pattern such as OWNER/* or **";
+        return Err(wrong(".name", &format!("is `{}`, {why}", raw.name.escape_debug())));
+    }
+    if let Some(word) = raw.clone_url.as_deref().and_then(unknown_placeholder) {
+        let why = "which stands for nothing; there are {owner} and {name}";
+        return Err(wrong(".clone_url", &format!("has `{}`, {why}", word.escape_debug())));
+    }
+    let mut policy = Policy::new(&raw.name, &raw.branches).map_err(has(".branches"))?;
     policy.id = raw.id;
     policy.clone_url = raw.clone_url.clone();
     policy.supersede = raw.supersede;
@@ -49,6 +59,23 @@ pub(super) fn policy(at: usize, raw: &RawRepo) -> Result<Policy, ConfigError> {
         Some(other) => return Err(wrong(".forks", &unknown(other, "an answer", &["approve", "ignore"]))),
     };
     Ok(policy)
+}
+
+/// Whether some repository could have this name, or match this pattern.
+fn can_name(pattern: &str) -> bool {
+    let is_wild = |byte: u8| matches!(byte, b'*' | b'?' | b'[' | b']' | b'{' | b'}' | b',' | b'!' | b'^');
+    match pattern.bytes().any(is_wild) {
+        true => pattern
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_./\\".contains(&byte) || is_wild(byte)),
+        false => pattern.parse::<RepoName>().is_ok(),
+    }
+}
+
+/// The first `{…}` that no part of a repository's name is written for.
+fn unknown_placeholder(url: &str) -> Option<&str> {
+    let braces = url.match_indices('{').filter_map(|(at, _)| url[at..].split_inclusive('}').next());
+    braces.into_iter().find(|word| word.ends_with('}') && !["{owner}", "{name}"].contains(word))
 }
 
 pub(super) fn schedules(at: usize, raw: &RawRepo) -> Result<Vec<Schedule>, ConfigError> {
@@ -95,14 +122,21 @@ fn trust(words: &[String]) -> Result<Trust, String> {
 }
 
 pub(super) fn events(words: &[String]) -> Result<Vec<EventKind>, String> {
+    let named = |word: &String| event(word).map_err(|why| format!("names `{}`: {why}", word.escape_debug()));
+    words.iter().map(named).collect()
+}
+
+/// An event by its word, here and on the command line.
+pub(crate) fn event(word: &str) -> Result<EventKind, String> {
     let known = EventKind::ALL.map(EventKind::as_str);
-    words.iter().map(|word| word.parse().map_err(|_| unknown(word, "an event", &known))).collect()
+    word.parse().map_err(|_| format!("there is no such event; {}", choice(word, &known)))
 }
 
 pub(super) fn unknown(word: &str, what: &str, known: &[&str]) -> String {
+    format!("names `{}`, which is not {what}; {}", word.escape_debug(), choice(word, known))
+}
+
+fn choice(word: &str, known: &[&str]) -> String {
     let nearest = nearest(word, known.iter().copied()).unwrap_or_default();
-    format!(
-        "names `{word}`, which is not {what}; the nearest is `{nearest}`, and there are: {}",
-        known.join(", ")
-    )
+    format!("the nearest is `{nearest}`, and there are: {}", known.join(", "))
 }

@@ -16,7 +16,7 @@ use url::Url;
 use super::{
     ConfigError,
     freeze::{Freeze, RawWindow},
-    raw::RawSecret,
+    raw::{RawSecret, url},
     repo::{events, unknown},
     source::nearest,
 };
@@ -33,7 +33,7 @@ pub struct ConfiguredTarget {
 }
 
 #[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct RawTarget {
     name: TargetName,
     #[serde(default)]
@@ -65,9 +65,10 @@ enum Kind {
 }
 
 #[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 struct RawMirror {
     root: String,
+    #[serde(deserialize_with = "url")]
     url: Url,
     ca: Option<PathBuf>,
     #[serde(default)]

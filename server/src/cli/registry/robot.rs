@@ -56,7 +56,8 @@ pub(in crate::cli) enum Command {
 }
 
 pub(super) fn robot(command: Command, file: Option<PathBuf>) -> Result<(), Failed> {
-    let site = Site::open(file)?;
+    let is_first = matches!(command, Command::Create { .. });
+    let site = Site::open(file, is_first)?;
     match command {
         Command::Create { name, pull, push, delete, expires, description, format } => {
             let grants = grants([(Right::Pull, pull), (Right::Push, push), (Right::Delete, delete)])?;
@@ -86,13 +87,14 @@ struct Site {
 }
 
 impl Site {
-    fn open(file: Option<PathBuf>) -> Result<Self, Failed> {
+    /// The first robot may be made before anything was served.
+    fn open(file: Option<PathBuf>, may_make: bool) -> Result<Self, Failed> {
         let RegistryAlone { data_dir, registry, .. } = configured(file)?;
         let Registry::Embedded(config) = registry else {
             let why = "`registry.embedded` is false: robots are made where that registry is served";
             return Err(Failed::Usage(why.into()));
         };
-        let data = DataDir::open(&data_dir)?;
+        let data = if may_make { DataDir::open(&data_dir)? } else { DataDir::existing(&data_dir)? };
         of_this_user(&data_dir)?;
         Ok(Self { robots: Robots::open(&data.registry()), host: host(&config) })
     }

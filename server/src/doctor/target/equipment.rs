@@ -18,7 +18,8 @@ use crate::doctor::disk;
 const ENGINE: &str = "engine";
 const PYTHON: &str = "python3";
 
-pub(super) fn judge(target: &Target, seen: &Seen, engine: Option<&EngineVersion>) -> Vec<Finding> {
+/// `engine` is its version, or why there is none.
+pub(super) fn judge(target: &Target, seen: &Seen, engine: Result<&EngineVersion, &str>) -> Vec<Finding> {
     let mut findings = Vec::new();
     if matches!(target.reach, Reach::Ssh(_)) && !seen.has("timeout") {
         findings.push(
@@ -29,7 +30,7 @@ pub(super) fn judge(target: &Target, seen: &Seen, engine: Option<&EngineVersion>
     match &target.mirror {
         Some(mirror) => {
             findings.extend(self::mirror(mirror, seen));
-            findings.extend(engine.map(|engine| answers(target, engine)));
+            findings.extend(engine.ok().map(|engine| answers(target, engine)));
         }
         None => findings.extend(applications(target, seen, engine)),
     }
@@ -63,9 +64,9 @@ fn mirror(mirror: &Mirror, seen: &Seen) -> Vec<Finding> {
     findings
 }
 
-fn applications(target: &Target, seen: &Seen, engine: Option<&EngineVersion>) -> Vec<Finding> {
+fn applications(target: &Target, seen: &Seen, engine: Result<&EngineVersion, &str>) -> Vec<Finding> {
     let is_local = matches!(target.reach, Reach::Local);
-    let is_useless = engine.is_none() && (is_local || seen.python.is_none());
+    let is_useless = engine.is_err() && (is_local || seen.python.is_none());
     let lacking = |check, message: String| match is_useless {
         true => Finding::error(check, message),
         false => Finding::warning(check, message),
@@ -73,15 +74,16 @@ fn applications(target: &Target, seen: &Seen, engine: Option<&EngineVersion>) ->
     let no_rollout = |why: String| lacking(ENGINE, format!("{why}, so there is no `uses: rollout` here"));
     let (socket, user) = (&target.engine, &seen.user);
     let engine = match (engine, seen.socket) {
-        (Some(engine), _) => answers(target, engine),
-        (None, _) if is_local => {
-            no_rollout("no Docker engine answers".to_owned()).fix("systemctl start docker")
+        (Ok(engine), _) => answers(target, engine),
+        // It names the engine's address and what to do, which may be on another machine.
+        (Err(why), _) if is_local => {
+            lacking(ENGINE, format!("there is no `uses: rollout` here: {why}")).fix("systemctl start docker")
         }
-        (None, Socket::Missing) => no_rollout(format!("there is no socket {socket}"))
+        (Err(_), Socket::Missing) => no_rollout(format!("there is no socket {socket}"))
             .fix("install and start Docker there, or set the target's `engine` to its socket"),
-        (None, Socket::Closed) => no_rollout(format!("`{user}` may not use {socket}"))
+        (Err(_), Socket::Closed) => no_rollout(format!("`{user}` may not use {socket}"))
             .fix(format!("usermod -aG docker {user}")),
-        (None, Socket::Open) => no_rollout(format!("no Docker engine answers at {socket}")).fix(
+        (Err(_), Socket::Open) => no_rollout(format!("no Docker engine answers at {socket}")).fix(
             "systemctl restart docker there; and sshd has to allow AllowStreamLocalForwarding, which is its default",
         ),
     };
@@ -151,18 +153,21 @@ mod tests {
         let engine =
             EngineVersion { version: "20.10".to_owned(), api: "1.41".to_owned(), has_buildkit: true };
         let python = Seen { python: Some("Python 3.11.2".to_owned()), ..bare.clone() };
+        let gone = "no engine answers at unix:///nowhere.sock";
         let (ok, warning, error) = (Level::Ok, Level::Warning, Level::Error);
         for (seen, engine, expected) in [
-            (&bare, None, [(ENGINE, error), (PYTHON, error), ("disk", ok)]),
-            (&bare, Some(&engine), [(ENGINE, ok), (PYTHON, warning), ("disk", ok)]),
-            (&python, None, [(ENGINE, warning), (PYTHON, ok), ("disk", ok)]),
+            (&bare, Err(gone), [(ENGINE, error), (PYTHON, error), ("disk", ok)]),
+            (&bare, Ok(&engine), [(ENGINE, ok), (PYTHON, warning), ("disk", ok)]),
+            (&python, Err(gone), [(ENGINE, warning), (PYTHON, ok), ("disk", ok)]),
         ] {
             assert_eq!(told(&judge(&target(false), seen, engine)), expected);
         }
         let local = Target { reach: Reach::Local, ..target(false) };
-        assert_eq!(told(&judge(&local, &python, None)), [(ENGINE, error), ("disk", ok)]);
+        let found = judge(&local, &python, Err(gone));
+        assert_eq!(told(&found), [(ENGINE, error), ("disk", ok)]);
+        assert!(found[0].message.contains("unix:///nowhere.sock"), "{found:?}");
         let full = Seen { free_bytes: Some(1 << 20), ..bare };
-        let found = judge(&target(true), &full, Some(&engine));
+        let found = judge(&target(true), &full, Ok(&engine));
         let expected = [
             ("dnf", error),
             ("createrepo_c", error),

@@ -22,8 +22,8 @@ pub async fn examine(target: &Target, engine: &str) -> Vec<Finding> {
     match &target.reach {
         Reach::Local => {
             let seen = probe::here(target).await;
-            let version = Engine::at(engine).version().await.ok();
-            equip(target, seen, version.as_ref(), Vec::new())
+            let version = Engine::at(engine).version().await.map_err(|error| error.to_string());
+            equip(target, seen, version.as_ref().map_err(String::as_str), Vec::new())
         }
         Reach::Ssh(ssh) => {
             let session = match Session::open(ssh).await {
@@ -34,7 +34,8 @@ pub async fn examine(target: &Target, engine: &str) -> Vec<Finding> {
             let seen = probe::there(target, &session).await.map_err(|error| error.to_string());
             let version = version_through(&session, &target.engine).await;
             session.close().await;
-            equip(target, seen, version.as_ref(), findings)
+            let version = version.as_ref().ok_or("no Docker engine answers");
+            equip(target, seen, version, findings)
         }
     }
 }
@@ -48,7 +49,7 @@ async fn version_through(session: &Session, socket: &str) -> Option<EngineVersio
 fn equip(
     target: &Target,
     seen: Result<Seen, String>,
-    engine: Option<&EngineVersion>,
+    engine: Result<&EngineVersion, &str>,
     mut findings: Vec<Finding>,
 ) -> Vec<Finding> {
     match seen {
