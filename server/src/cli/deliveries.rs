@@ -17,7 +17,7 @@ use crate::{
 pub(super) enum Command {
     /// The newest deliveries and what became of each
     List {
-        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        #[arg(long, default_value_t = 20, value_parser = text::rows)]
         limit: u32,
         #[arg(long, value_enum, default_value = "text")]
         format: Format,
