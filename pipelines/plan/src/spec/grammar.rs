@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use globset::GlobBuilder;
-
 use super::{
     findings::{Findings, Quoted},
     node::{Kind, Node, Place},
@@ -311,7 +309,7 @@ fn glob(text: &str) -> Result<(), String> {
     if text.len() > LONGEST {
         return Err(format!("this glob is longer than {LONGEST} bytes"));
     }
-    match GlobBuilder::new(text).literal_separator(true).backslash_escape(true).build() {
+    match crate::glob::read(text) {
         Ok(_) => Ok(()),
         Err(error) => Err(format!("{} is not a glob: {}", Quoted(text), error.kind())),
     }
