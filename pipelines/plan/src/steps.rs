@@ -25,7 +25,7 @@ use crate::{
     spec::{At, Point, Spanned, Step, Workflow},
     trust, uses,
     when::{self, Answer, Circumstances},
-    workflows::Request,
+    workflows::{self, Request},
 };
 
 /// Where the workspace's volume is mounted unless the file says otherwise, and always for plugins.
@@ -411,11 +411,8 @@ impl Context<'_> {
     fn environment(&self, step: &Step, plugin: bool) -> BTreeMap<String, Value> {
         let mut all = BTreeMap::new();
         if !plugin {
-            let facts = self.request.facts;
-            let defaults =
-                self.workflow.inputs.iter().filter_map(|(name, input)| Some((name, input.default.as_ref()?)));
-            all.extend(defaults.map(|(name, value)| (name.clone(), Value::from(value.as_str()))));
-            all.extend(facts.inputs.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))));
+            let inputs = workflows::inputs(self.workflow, self.request.facts);
+            all.extend(inputs.into_iter().map(|(name, value)| (name, Value::from(value))));
             all.extend(self.point.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))));
         }
         all.extend(keyed(&step.environment));

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, os::unix::fs::MetadataExt, path::PathBuf};
 
 use clap::ValueHint;
 use mergeyard_plan::{
+    environment,
     event::{Event, EventKind, Rehearsal},
     finding::Finding,
     workflows::Plan,
@@ -143,6 +144,9 @@ fn owner_of_caches(home: &Home) -> std::io::Result<String> {
 
 fn inputs(given: &[String]) -> Result<BTreeMap<String, String>, Failed> {
     let pair = |text: &String| match text.split_once('=') {
+        Some((name, _)) if environment::is_reserved(name) => {
+            Err(Failed::Usage(format!("the input `{name}` {}", environment::RESERVED).into()))
+        }
         Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
         None => Err(Failed::Usage(format!("`--input {text}` has no value: write NAME=VALUE").into())),
     };

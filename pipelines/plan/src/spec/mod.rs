@@ -30,7 +30,7 @@ pub(crate) use grammar::duration;
 pub use include::{Included, includes};
 pub use limits::Limits;
 pub use matrix::matrix;
-pub use read::{Read, read, read_with, text};
+pub use read::{Read, defaults, read, read_with, text};
 pub use schema::schema;
 
 /// A place in a file: line and column, both from 1. Zero means the file as a whole.

@@ -17,7 +17,7 @@ use super::{
     scalar,
     when::statuses,
 };
-use crate::finding::Finding;
+use crate::{environment, finding::Finding};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Read {
@@ -56,6 +56,24 @@ pub fn read_with(file: &str, text: &str, included: &[Included], limits: &Limits)
     let mut findings = Findings::new(file, limits.findings);
     let workflow = workflow(text, included, limits, &mut findings).filter(|_| !findings.any_error());
     Read { workflow, findings: findings.into_list() }
+}
+
+/// What the inputs of a file are when nothing is given, read ahead of the file itself because its
+/// `${…}` may name them. `None` when it is not YAML.
+pub fn defaults(text: &str, included: &[Included], limits: &Limits) -> Option<BTreeMap<String, String>> {
+    let mut findings = Findings::new("", limits.findings);
+    let mut anchors = HashMap::new();
+    let mut defaults = BTreeMap::new();
+    for text in included.iter().take(limits.includes).map(|part| part.text).chain([text]) {
+        let tree = parse(0, text, &anchors, limits, &mut findings);
+        anchors.extend(tree.anchors);
+        for (key, node) in tree.root.iter().filter_map(|root| root.get("inputs")).flat_map(Node::map) {
+            // One of the same name takes the included one's place, with a default or without.
+            defaults.insert(key.text.clone(), node.get("default").and_then(Node::text));
+        }
+    }
+    let written = defaults.into_iter().filter_map(|(name, default)| Some((name, default?.value)));
+    (!findings.any_error()).then(|| written.collect())
 }
 
 fn workflow<'a>(
@@ -180,6 +198,10 @@ impl Reader<'_, '_> {
             _ => InputKind::Text,
         };
         let quoted = Quoted(&key.text).to_string();
+        if environment::is_reserved(&key.text) {
+            let message = format!("the input {quoted} {}", environment::RESERVED);
+            self.findings.error(key.place, "pipeline-input", message);
+        }
         if matches!(&kind, InputKind::Choice(options) if options.is_empty()) {
             let message = format!("the input {quoted} is a choice of nothing: list its `options`");
             self.findings.error(key.place, "pipeline-input", message);

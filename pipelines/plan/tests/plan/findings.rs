@@ -312,6 +312,11 @@ fn what_mergeyard_adds_has_its_rules_too() {
         "does not take its own default `many`",
     );
     input("{type: choice, options: [a], default: b}", "2:51 error pipeline-input", "its own default `b`");
+    one(
+        "steps: {a: {image: x}}\ninputs: {CI_REPO: {}}\n",
+        "2:10 error pipeline-input",
+        "`CI_REPO` is named like a variable of mergeyard's own",
+    );
     input("{type: date}", "2:20 error pipeline-word", "`text`, `number`, `boolean`, `choice`");
 }
 

@@ -11,8 +11,8 @@ use mergeyard_plan::{
     policy::Trust,
     rules::{ConcurrencyRule, RunsOn, StepKind},
     secrets::{Level, SecretRule},
-    spec::OnFailure,
-    workflows::{self, Gates, Plan, Request},
+    spec::{Limits, OnFailure},
+    workflows::{self, Gates, PipelineFile, Plan, Request},
 };
 use mergeyard_types::TreeId;
 use proptest::prelude::*;
@@ -540,6 +540,69 @@ steps: [{name: a, image: alpine, commands: [make]}]
         let why = refusal(&asked(inputs));
         assert!(why.contains(says), "{why}");
     }
+}
+
+#[test]
+fn what_a_person_gives_never_stands_for_what_mergeyard_says() {
+    let text = "matrix: {CI_REPO: [theirs]}
+steps:
+  - {name: a, image: 'alpine:${CI_COMMIT_BRANCH}', commands: ['echo ${CI_REPO}'], when: {branch: main}}
+  - {name: b, image: alpine, commands: [make], when: {evaluate: 'CI_COMMIT_BRANCH == \"release\"'}}
+  - {name: c, image: alpine, commands: [make], when: {evaluate: 'CI_COMMIT_TAG != \"\"'}}
+  - {name: d, image: alpine, commands: [make], when: {evaluate: 'CI_REPO == \"theirs\"'}}
+";
+    let mut facts = on(EventKind::Manual);
+    let given = [("CI", "x"), ("CI_COMMIT_BRANCH", "release"), ("CI_COMMIT_TAG", "v1"), ("CIDER", "dry")];
+    facts.inputs = given.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let plan = one(text, &facts);
+    let runs: Vec<bool> = only(&plan).steps.iter().map(|step| step.verdict == Verdict::Run).collect();
+    assert_eq!(runs, [true, true, false, false, false]);
+    let step = container(&only(&plan).steps[1]);
+    assert_eq!(step.image, "alpine:main");
+    assert_eq!(step.commands, ["echo theirs"], "an axis is what a file is made of");
+    let mut told: Vec<&str> = step.environment.keys().map(String::as_str).collect();
+    told.retain(|name| *name != "CI_REPO");
+    assert_eq!(told, ["CIDER"]);
+}
+
+#[test]
+fn the_default_of_an_input_is_there_wherever_a_given_one_is() {
+    let base = "inputs: {zone: {default: utc}, where: {default: nowhere}}\n";
+    let text = "include: base.yml
+inputs:
+  where: {default: 'to-${CI_COMMIT_BRANCH}'}
+  count: {type: number, default: 3}
+  nothing: {}
+steps:
+  - name: a
+    image: alpine
+    commands: ['${where} ${count} ${zone} ${nothing:-nothing} [${where}, x]']
+    when: {evaluate: 'where == \"to-main\" && count == \"3\" && zone == \"utc\"'}
+  - {name: b, image: alpine, entrypoint: [${count}, ${nothing:-x}], depends_on: []}
+";
+    let file = |path: &str, text: &str, included| PipelineFile {
+        path: path.to_owned(),
+        content: Ok(text.as_bytes().to_vec()),
+        included,
+    };
+    let files = [file("build.yml", text, vec![file("base.yml", base, vec![])])];
+    let asked = |facts: &Facts| {
+        workflows::plan(&workflows::read(&files, facts, &Limits::DEFAULT), &Request::of(facts))
+    };
+    for event in [EventKind::Manual, EventKind::Push] {
+        let plan = asked(&on(event));
+        assert_eq!(only(&plan).verdict, Verdict::Run, "{event}");
+        let step = &only(&plan).steps[1];
+        assert_eq!(step.verdict, Verdict::Run, "{event}");
+        assert_eq!(container(step).commands, ["to-main 3 utc nothing [to-main, x]"], "{event}");
+        assert_eq!(container(step).environment["where"], "to-main");
+        assert_eq!(container(&only(&plan).steps[2]).entrypoint, ["3", "x"]);
+    }
+    let mut facts = on(EventKind::Manual);
+    facts.inputs.insert("where".to_owned(), "moon".to_owned());
+    let plan = asked(&facts);
+    assert!(matches!(only(&plan).steps[1].verdict, Verdict::Skip(_)), "what is given counts");
+    assert_eq!(container(&only(&plan).steps[1]).environment["where"], "moon");
 }
 
 #[test]
