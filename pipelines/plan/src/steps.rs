@@ -64,8 +64,17 @@ pub(crate) struct Steps {
 impl Steps {
     /// Whether anything of the file's own steps runs.
     pub(crate) fn any_work(&self) -> bool {
-        let work = |step: &&PlannedStep| !matches!(step.rules.kind, StepKind::Clone | StepKind::Service);
-        self.steps.iter().filter(work).any(|step| step.verdict == Verdict::Run)
+        self.own().any(|(step, _)| step.verdict == Verdict::Run)
+    }
+
+    /// The names of the file's own steps that do not run, and why.
+    pub(crate) fn left_out(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.own().filter(|(step, _)| step.verdict != Verdict::Run).map(|(step, why)| (&*step.name, why))
+    }
+
+    fn own(&self) -> impl Iterator<Item = (&PlannedStep, &str)> {
+        let both = self.steps.iter().zip(self.whys.iter().map(String::as_str));
+        both.filter(|(step, _)| !matches!(step.rules.kind, StepKind::Clone | StepKind::Service))
     }
 }
 

@@ -468,7 +468,12 @@ impl<'a> Draft<'a> {
         }
         if !self.any_error() && !self.steps.any_work() {
             self.idle = true;
-            self.skip(format!("none of its steps runs on `{}`", request.facts.pipeline.event));
+            let reasons: BTreeSet<&str> = self.steps.left_out().map(|(_, why)| why).collect();
+            let why = match reasons.first() {
+                Some(why) if reasons.len() == 1 => format!("none of its steps runs: {why}"),
+                _ => "none of its steps runs".to_owned(),
+            };
+            self.skip(why);
         }
     }
 
@@ -487,16 +492,21 @@ impl<'a> Draft<'a> {
             }),
             findings: Vec::new(),
         };
+        let whys = match self.verdict {
+            Verdict::Run => {
+                let names = self.steps.steps.iter().map(|step| step.name.clone());
+                names.zip(self.steps.whys.iter().cloned()).collect()
+            }
+            Verdict::Skip(_) | Verdict::Refuse(_) => {
+                let own: HashMap<&str, &str> = self.steps.left_out().collect();
+                let why = |name: &str| own.get(name).copied().unwrap_or("its workflow does not run");
+                let names = workflow.into_iter().flat_map(|workflow| &workflow.steps).map(|step| &*step.name);
+                names.map(|name| (name.clone(), why(name).to_owned())).collect()
+            }
+        };
         let (why, steps) = match &self.verdict {
             Verdict::Run => (self.why, self.steps.steps),
             Verdict::Skip(why) | Verdict::Refuse(why) => (why.clone(), Vec::new()),
-        };
-        let names =
-            workflow.into_iter().flat_map(|workflow| &workflow.steps).map(|step| step.name.value.clone());
-        let out = || "its workflow does not run".to_owned();
-        let whys = match self.verdict {
-            Verdict::Run => steps.iter().map(|step| step.name.clone()).zip(self.steps.whys).collect(),
-            Verdict::Skip(_) | Verdict::Refuse(_) => names.map(|name| (name, out())).collect(),
         };
         let axis = self.point.axis.clone();
         let planned = PlannedWorkflow { name: self.name, axis, verdict: self.verdict, rules, steps };

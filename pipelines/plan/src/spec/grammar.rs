@@ -248,7 +248,10 @@ impl Shape {
         match self {
             Shape::Number { least, most } => match scalar::integer(scalar) {
                 Some(number) if (*least..=*most).contains(&number) => Ok(()),
-                _ => Err(("pipeline-number", format!("{what} is {quoted}, but takes {least} to {most}"))),
+                _ => {
+                    let least = if *least < -1 { "at most".into() } else { format!("{least} to") };
+                    Err(("pipeline-number", format!("{what} is {quoted}, but takes {least} {most}")))
+                }
             },
             Shape::Duration if duration(text).is_none() => {
                 let message =

@@ -168,8 +168,7 @@ impl Reader<'_, '_> {
     }
 
     fn concurrency(&mut self, node: &Node) -> Option<Concurrency> {
-        let whole =
-            |node: &Node| node.scalar().and_then(scalar::integer).and_then(|limit| u32::try_from(limit).ok());
+        let whole = |node: &Node| node.scalar().and_then(scalar::integer);
         let limit = match node.kind {
             Kind::Map(_) => node.get("limit").and_then(whole),
             _ => whole(node),
@@ -178,8 +177,11 @@ impl Reader<'_, '_> {
             let message = "`concurrency` limits nothing without a `limit`, such as 1";
             self.findings.warning(node.place, "pipeline-concurrency", message);
         }
+        // What stands for a variable that is not set is no name either.
         let group = node.get("group").and_then(Node::text).map(|group| group.value);
-        limit.filter(|limit| *limit > 0).map(|limit| Concurrency { limit, group })
+        let group = group.filter(|group| !group.is_empty());
+        let limit = u32::try_from(limit?).ok().filter(|limit| *limit > 0)?;
+        Some(Concurrency { limit, group })
     }
 
     fn inputs(&mut self, node: &Node) -> BTreeMap<String, Input> {

@@ -180,7 +180,7 @@ fn values_of_the_wrong_kind() {
         "1:14 warning pipeline-concurrency",
         "without a `limit`",
     );
-    one("concurrency: -1\nsteps: {a: {image: x}}\n", "1:14 error pipeline-number", "takes 0 to 1000");
+    one("concurrency: 1001\nsteps: {a: {image: x}}\n", "1:14 error pipeline-number", "takes at most 1000");
 }
 
 #[test]

@@ -272,11 +272,49 @@ fn what_depends_on_a_workflow_that_is_left_out_is_left_out_too() {
             ("f", Some("it needs workflow `nobody`, and no file is called so")),
             // That none of its steps has anything to do is no reason against what follows.
             ("g", None),
-            ("h", Some("none of its steps runs on `push`")),
+            ("h", Some("none of its steps runs: the event is `push`, and it runs on `tag` (h.yml:1)")),
         ]
     );
     assert_eq!(plan.workflows[3].rules.needs, ["e"]);
     assert!(plan.workflows[6].rules.needs.is_empty());
+}
+
+#[test]
+fn a_step_keeps_its_own_reason_when_its_workflow_does_not_run() {
+    let plan = planned(
+        &[
+            (
+                "idle.yml",
+                "services: [{name: db, image: postgres}]
+steps:
+  - {name: a, image: alpine, commands: [make], when: {branch: release}}
+  - {name: b, image: alpine, commands: [make], when: {path: docs/**}}
+",
+            ),
+            (
+                "needy.yml",
+                "depends_on: nobody
+steps:
+  - {name: a, image: alpine, commands: [make]}
+  - {name: b, image: alpine, commands: [make], when: {event: tag}}
+",
+            ),
+        ],
+        &facts(),
+    );
+    assert_eq!(
+        plan.text(),
+        "event push
+
+skip idle: none of its steps runs
+  skip a: `branch` is `main`, and it runs on `release` (idle.yml:3)
+  skip b: it runs when `docs/**` changes (idle.yml:4), and what changed is `src/main.rs`
+
+skip needy: it needs workflow `nobody`, and no file is called so
+  skip a: its workflow does not run
+  skip b: the event is `push`, and it runs on `tag` (needy.yml:4)
+"
+    );
 }
 
 #[test]
@@ -371,6 +409,9 @@ steps:
     assert!(a.rules.retry_failures);
     let b = &workflow.steps[2];
     assert!(b.rules.detached && b.timeout.as_secs() == 24 * 3600);
+    let unnamed = "concurrency: {limit: 1, group: '${CI_COMMIT_TAG}'}\nsteps: [{name: a, image: alpine}]\n";
+    let own = ConcurrencyRule { group: "build".into(), limit: 1 };
+    assert_eq!(only(&one(unnamed, &facts())).rules.concurrency, Some(own), "the workflow's own");
 }
 
 #[test]
