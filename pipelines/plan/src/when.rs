@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 pub use crate::glob::matches;
 use crate::{
     event::EventKind,
-    expression,
+    expression::{self, Fault},
     facts::Facts,
     rules::RunsOn,
-    spec::{Constraint, PathConstraint, Point, Spanned, Status, When},
+    spec::{At, Constraint, PathConstraint, Point, Spanned, Status, When},
 };
 
 /// More files than this are not listed in a sentence.
@@ -107,7 +107,11 @@ fn disagreement(item: &When, about: &Circumstances<'_>) -> Result<Option<String>
         Ok(false) => {
             Ok(Some(format!("`{}` does not hold ({})", source.value, place(about.file, source.at.line))))
         }
-        Err(why) => Err((Spanned { value: (), at: source.at }, why)),
+        Err(Fault { at, message }) => {
+            let begins = item.evaluate_inside;
+            let inside = begins.map(|begins| At { column: begins.column + at, ..begins });
+            Err((Spanned { value: (), at: inside.unwrap_or(source.at) }, message))
+        }
     }
 }
 

@@ -217,6 +217,8 @@ pub struct When {
     pub path: PathConstraint,
     /// An expr-lang expression that yields a bool.
     pub evaluate: Option<Spanned<String>>,
+    /// Where its first character stands, if places inside of it are places of the file.
+    pub evaluate_inside: Option<At>,
     /// `false` leaves the step out of `mergeyard run`; `true` is what happens without the key.
     pub local: Option<bool>,
 }

@@ -654,6 +654,19 @@ fn a_condition_that_cannot_be_evaluated_refuses_with_its_place() {
     ));
     assert!(refused.starts_with(".mergeyard/build.yml:2:"), "{refused}");
     assert!(refused.contains("`evaluate`: the expression yields text"), "{refused}");
+    let steps = "steps: [{name: a, image: alpine, commands: [make]}]\n";
+    for (evaluate, place) in [
+        ("'true && now() == 1'", "2:22:"),
+        ("\"true && now() == 1\"", "2:22:"),
+        ("true && now() == 1", "2:21:"),
+        // Where a place inside of the expression is not a place of the file, it is the expression's.
+        ("'CI_REPO == ''x'' && now() == 1'", "2:13:"),
+        (">-\n    true &&\n    now() == 1", "2:13:"),
+        ("true &&\n    now() == 1", "2:13:"),
+    ] {
+        let refused = refusal(&one(&format!("when:\n  evaluate: {evaluate}\n{steps}"), &facts()));
+        assert!(refused.starts_with(&format!(".mergeyard/build.yml:{place}")), "{evaluate}: {refused}");
+    }
 }
 
 #[test]
