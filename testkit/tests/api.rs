@@ -305,6 +305,9 @@ async fn a_run_is_repeated_and_started_by_hand_over_the_api_and_the_command_line
     let bad =
         yard.post("/api/v1/repos/acme/clock/runs", Some(&token), &json!({ "inputs": { "a b": "" } })).await;
     assert_eq!(bad.status, StatusCode::BAD_REQUEST);
+    let ours = json!({ "inputs": { "CI_COMMIT_BRANCH": "release" } });
+    let bad = yard.post("/api/v1/repos/acme/clock/runs", Some(&token), &ours).await;
+    assert!(bad.body["detail"].as_str().unwrap().contains("which no input replaces"), "{bad:?}");
     for _ in 0..2 {
         yard.settle().await;
     }

@@ -18,6 +18,15 @@ pub const MOST_FILES: usize = 500;
 
 pub type Variables = BTreeMap<String, String>;
 
+/// Whether a variable is mergeyard's own word about a run, which nothing that a person gives replaces:
+/// conditions rely on it.
+pub fn is_reserved(name: &str) -> bool {
+    name == "CI" || name.starts_with("CI_")
+}
+
+/// What is said of an input that is called so.
+pub const RESERVED: &str = "is named like a variable of mergeyard's own, which no input replaces: take a name that does not begin with `CI_`";
+
 /// Where a step stands. Numbers count from 1.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {

@@ -6,7 +6,8 @@
 //! crates for this language parse by unbounded recursion and build whatever they are told to
 //! (`1..9999999999`, `let a = m + m; let b = a + a; …`), which is why the language is read here.
 //!
-//! Variables are text. One that is not set is the empty text, as it is in Woodpecker.
+//! Variables are text. One that is not set is the empty text, as it is in Woodpecker. The time is no
+//! variable: what was decided has to be decided alike when somebody asks again.
 
 mod functions;
 mod syntax;
@@ -30,22 +31,34 @@ const PURSE: u64 = 4_000_000;
 /// Bounds the memory that a regular expression of the file may take.
 const LARGEST_REGEX: usize = 256 * 1024;
 
-/// Whether the expression holds. The error is a sentence for whoever wrote it.
-pub fn holds<'v>(source: &str, variables: &'v dyn Fn(&str) -> Option<&'v str>) -> Result<bool, String> {
+/// Why there is no answer: a sentence for whoever wrote the expression.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Characters of the expression before the place that this is about.
+    pub at: usize,
+    pub message: String,
+}
+
+/// Whether the expression holds.
+pub fn holds<'v>(source: &str, variables: &'v dyn Fn(&str) -> Option<&'v str>) -> Result<bool, Fault> {
     if source.len() > LONGEST {
-        return Err(format!("the expression has {} bytes; at most {LONGEST} are read", source.len()));
+        let message = format!("the expression has {} bytes; at most {LONGEST} are read", source.len());
+        return Err(Fault { at: 0, message });
     }
     let program = syntax::parse(source)?;
-    let evaluation = Evaluation { variables, purse: Cell::new(PURSE) };
-    match evaluation.value(&program, &Scope::default())? {
+    let evaluation = Evaluation { variables, purse: Cell::new(PURSE), failed_at: Cell::new(None) };
+    let value = evaluation.value(&program, &Scope::default()).and_then(|value| match value {
         Value::Bool(holds) => Ok(holds),
         other => Err(format!("the expression yields {}, and a condition is true or false", other.kind())),
-    }
+    });
+    value.map_err(|message| Fault { at: evaluation.failed_at.get().unwrap_or(0), message })
 }
 
 struct Evaluation<'v> {
     variables: &'v dyn Fn(&str) -> Option<&'v str>,
     purse: Cell<u64>,
+    /// The innermost part that could not be evaluated.
+    failed_at: Cell<Option<usize>>,
 }
 
 /// What `let` named, innermost first, and the element that a block is about.
@@ -95,6 +108,10 @@ impl Evaluation<'_> {
     fn value(&self, node: &Node, scope: &Scope) -> Result<Value, String> {
         self.spend(1)?;
         match node {
+            Node::At(at, part) => self.value(part, scope).inspect_err(|_| {
+                let innermost = self.failed_at.get().unwrap_or(*at);
+                self.failed_at.set(Some(innermost));
+            }),
             Node::Literal(value) => Ok(value.clone()),
             Node::Name(name) => self.name(name, scope),
             Node::Let(name, value, rest) => {
@@ -116,7 +133,7 @@ impl Evaluation<'_> {
                 let entry = |(key, value): &(String, Node)| Ok((key.clone(), self.value(value, scope)?));
                 Ok(Value::Map(Rc::new(entries.iter().map(entry).collect::<Result<_, String>>()?)))
             }
-            Node::Index(of, index) => self.value(of, scope)?.index(&self.value(index, scope)?),
+            Node::Index(of, index) => self.element(&self.value(of, scope)?, &self.value(index, scope)?),
             Node::Slice(of, from, to) => self.slice(of, from.as_deref(), to.as_deref(), scope),
             Node::Call(name, arguments, block) => self.call(name, arguments, block.as_deref(), scope),
         }
@@ -125,10 +142,23 @@ impl Evaluation<'_> {
     fn name(&self, name: &str, scope: &Scope) -> Result<Value, String> {
         match scope.get(name) {
             Some(value) => Ok(value.clone()),
-            None if name == "#" => {
-                Err("`#` stands for an element, inside the block of a function".to_owned())
+            None if name == "#acc" => {
+                Err("`#acc` stands for what was made so far, inside the block of `reduce`".to_owned())
             }
+            None if name.starts_with('#') => {
+                Err(format!("`{name}` stands for an element, inside the block of a function"))
+            }
+            None if name == "$env" => Ok(Value::Environment),
             None => self.text((self.variables)(name).unwrap_or_default().to_owned()),
+        }
+    }
+
+    fn element(&self, of: &Value, index: &Value) -> Result<Value, String> {
+        match of {
+            Value::Environment => {
+                self.text((self.variables)(index.as_text()?).unwrap_or_default().to_owned())
+            }
+            of => of.index(index),
         }
     }
 
@@ -175,19 +205,22 @@ impl Evaluation<'_> {
 
     fn contains(&self, whole: &Value, part: &Value) -> Result<bool, String> {
         match whole {
-            Value::List(items) => {
-                for item in items.iter() {
-                    self.spend(1)?;
-                    if self.equal(item, part)? {
-                        return Ok(true);
-                    }
-                }
-                Ok(false)
-            }
+            Value::List(items) => self.among(items, part),
             Value::Map(entries) => Ok(entries.contains_key(part.as_text()?)),
+            Value::Environment => Ok((self.variables)(part.as_text()?).is_some()),
             Value::Nil => Ok(false),
             other => Err(format!("`in` looks into a list or a map, and this is {}", other.kind())),
         }
+    }
+
+    fn among(&self, items: &[Value], part: &Value) -> Result<bool, String> {
+        for item in items {
+            self.spend(1)?;
+            if self.equal(item, part)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn look(&self, operator: Binary, text: &str, part: &str) -> Result<bool, String> {

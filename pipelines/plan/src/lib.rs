@@ -17,6 +17,7 @@ pub mod expression;
 pub mod facts;
 pub mod finding;
 pub mod gather;
+mod glob;
 pub mod labels;
 pub mod outputs;
 pub mod package_list;

@@ -25,7 +25,7 @@ use crate::{
     spec::{At, Point, Spanned, Step, Workflow},
     trust, uses,
     when::{self, Answer, Circumstances},
-    workflows::Request,
+    workflows::{self, Request},
 };
 
 /// Where the workspace's volume is mounted unless the file says otherwise, and always for plugins.
@@ -64,8 +64,17 @@ pub(crate) struct Steps {
 impl Steps {
     /// Whether anything of the file's own steps runs.
     pub(crate) fn any_work(&self) -> bool {
-        let work = |step: &&PlannedStep| !matches!(step.rules.kind, StepKind::Clone | StepKind::Service);
-        self.steps.iter().filter(work).any(|step| step.verdict == Verdict::Run)
+        self.own().any(|(step, _)| step.verdict == Verdict::Run)
+    }
+
+    /// The names of the file's own steps that do not run, and why.
+    pub(crate) fn left_out(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.own().filter(|(step, _)| step.verdict != Verdict::Run).map(|(step, why)| (&*step.name, why))
+    }
+
+    fn own(&self) -> impl Iterator<Item = (&PlannedStep, &str)> {
+        let both = self.steps.iter().zip(self.whys.iter().map(String::as_str));
+        both.filter(|(step, _)| !matches!(step.rules.kind, StepKind::Clone | StepKind::Service))
     }
 }
 
@@ -411,11 +420,8 @@ impl Context<'_> {
     fn environment(&self, step: &Step, plugin: bool) -> BTreeMap<String, Value> {
         let mut all = BTreeMap::new();
         if !plugin {
-            let facts = self.request.facts;
-            let defaults =
-                self.workflow.inputs.iter().filter_map(|(name, input)| Some((name, input.default.as_ref()?)));
-            all.extend(defaults.map(|(name, value)| (name.clone(), Value::from(value.as_str()))));
-            all.extend(facts.inputs.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))));
+            let inputs = workflows::inputs(self.workflow, self.request.facts);
+            all.extend(inputs.into_iter().map(|(name, value)| (name, Value::from(value))));
             all.extend(self.point.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))));
         }
         all.extend(keyed(&step.environment));

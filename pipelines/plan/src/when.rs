@@ -5,14 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use globset::GlobBuilder;
-
+pub use crate::glob::matches;
 use crate::{
     event::EventKind,
-    expression,
+    expression::{self, Fault},
     facts::Facts,
     rules::RunsOn,
-    spec::{Constraint, PathConstraint, Point, Spanned, Status, When},
+    spec::{At, Constraint, PathConstraint, Point, Spanned, Status, When},
 };
 
 /// More files than this are not listed in a sentence.
@@ -98,15 +97,8 @@ fn disagreement(item: &When, about: &Circumstances<'_>) -> Result<Option<String>
             return Ok(Some(why));
         }
     }
-    for (axis, pattern) in item.matrix.iter().filter(|_| about.point.is_some()) {
-        let value = about.point.and_then(|point| point.get(axis)).map_or("", String::as_str);
-        if !matches(pattern, value) {
-            let place = place(about.file, pattern.at.line);
-            return Ok(Some(format!(
-                "`{axis}` is `{value}` here, and it runs where it is `{}` ({place})",
-                pattern.value
-            )));
-        }
+    if let Some(why) = about.point.and_then(|point| elsewhere(item, point, about.file)) {
+        return Ok(Some(why));
     }
     let Some(source) = &item.evaluate else { return Ok(None) };
     let variable = |name: &str| about.variables.get(name).map(String::as_str);
@@ -115,7 +107,11 @@ fn disagreement(item: &When, about: &Circumstances<'_>) -> Result<Option<String>
         Ok(false) => {
             Ok(Some(format!("`{}` does not hold ({})", source.value, place(about.file, source.at.line))))
         }
-        Err(why) => Err((Spanned { value: (), at: source.at }, why)),
+        Err(Fault { at, message }) => {
+            let begins = item.evaluate_inside;
+            let inside = begins.map(|begins| At { column: begins.column + at, ..begins });
+            Err((Spanned { value: (), at: inside.unwrap_or(source.at) }, message))
+        }
     }
 }
 
@@ -137,6 +133,23 @@ fn constrained(key: &str, constraint: &Constraint, value: &str, file: &str) -> O
     let listed: Vec<&str> = constraint.include.iter().map(|pattern| pattern.as_str()).collect();
     let place = place(file, first.at.line);
     Some(format!("`{key}` is `{value}`, and it runs on `{}` ({place})", listed.join(", ")))
+}
+
+/// Whether a point is left out: what is excluded is out whatever is included, and an exclusion is
+/// all of its axes together.
+fn elsewhere(item: &When, point: &Point, file: &str) -> Option<String> {
+    let value = |axis: &str| point.get(axis).map_or("", String::as_str);
+    let agrees = |(axis, pattern): (&String, &Spanned<String>)| matches(pattern, value(axis));
+    if let Some(first) = item.matrix_exclude.values().next()
+        && item.matrix_exclude.iter().all(agrees)
+    {
+        let axes = item.matrix_exclude.keys().map(|axis| format!("`{axis}` is `{}`", value(axis)));
+        let axes = axes.collect::<Vec<_>>().join(" and ");
+        return Some(format!("{axes} here, which is excluded ({})", place(file, first.at.line)));
+    }
+    let (axis, pattern) = item.matrix.iter().find(|axis| !agrees(*axis))?;
+    let (place, value) = (place(file, pattern.at.line), value(axis));
+    Some(format!("`{axis}` is `{value}` here, and it runs where it is `{}` ({place})", pattern.value))
 }
 
 fn changed(path: &PathConstraint, files: &[String], message: &str, file: &str) -> Option<String> {
@@ -178,18 +191,4 @@ fn named(files: &[String]) -> String {
 
 fn place(file: &str, line: usize) -> String {
     if line == 0 { file.to_owned() } else { format!("{file}:{line}") }
-}
-
-/// Doublestar: `*` stays within a path's component, `**` crosses them. What is no pattern matches
-/// nothing, as in Woodpecker.
-pub fn matches(pattern: &str, text: &str) -> bool {
-    if !pattern.contains(['*', '?', '[', '{', '\\']) {
-        return pattern == text;
-    }
-    // `docs/**` is also `docs` itself to doublestar, and not to globset.
-    if pattern.strip_suffix("/**").is_some_and(|folder| matches(folder, text)) {
-        return true;
-    }
-    let glob = GlobBuilder::new(pattern).literal_separator(true).backslash_escape(true).build();
-    glob.is_ok_and(|glob| glob.compile_matcher().is_match(text))
 }

@@ -121,8 +121,8 @@ pub(crate) struct Whys {
     pub(crate) steps: Vec<(String, String)>,
 }
 
-/// Reads all files. Variables of a file are those of the run, its own name and number, what a
-/// person gave to a manual run, and the point of its matrix.
+/// Reads all files. Variables of a file are those of the run, its own name and number, its inputs,
+/// and the point of its matrix.
 pub fn read(files: &[PipelineFile], facts: &Facts, limits: &Limits) -> Vec<Source> {
     let of_run = environment::of_run(facts);
     let mut reading = Reading { facts, limits, of_run, workflows: 0, bytes: 0, steps: 0 };
@@ -177,7 +177,7 @@ impl Reading<'_> {
         point: Point,
         number: usize,
     ) -> Result<SourcePoint, Vec<Finding>> {
-        let variables = variables(&self.of_run, self.facts, &name(&file.path), number, &point);
+        let variables = for_substitution(&self.of_run, self.facts, &name(&file.path), number, &point);
         let read = at_point(file, text, &variables, self.limits);
         let (workflow, findings) = match read {
             Ok(read) => (read.workflow, read.findings),
@@ -212,15 +212,48 @@ fn at_point(
     variables: &Variables,
     limits: &Limits,
 ) -> Result<spec::Read, Finding> {
-    let lookup = |name: &str| variables.get(name).cloned();
-    let mut included = Vec::with_capacity(file.included.len());
+    let mut texts = Vec::with_capacity(file.included.len() + 1);
     for part in &file.included {
         let bytes = part.content.as_ref().map_err(Finding::clone)?;
-        included.push((&part.path, substitute(&part.path, spec::text(&part.path, bytes, limits)?, &lookup)?));
+        texts.push((part.path.as_str(), spec::text(&part.path, bytes, limits)?));
     }
-    let included: Vec<spec::Included<'_>> =
-        included.iter().map(|(file, text)| spec::Included { file, text }).collect();
-    Ok(spec::read_with(&file.path, &substitute(&file.path, text, &lookup)?, &included, limits))
+    texts.push((&file.path, text));
+    let defaults = defaults(&texts, variables, limits);
+    let lookup = |name: &str| variables.get(name).or_else(|| defaults.get(name)).cloned();
+    let texts = substituted(&texts, &lookup)?;
+    let (included, own) = parts(&texts);
+    Ok(spec::read_with(&file.path, own, &included, limits))
+}
+
+/// The defaults of the file's inputs, which `${…}` and expressions know as they know what is given.
+fn defaults(texts: &[(&str, &str)], variables: &Variables, limits: &Limits) -> Variables {
+    if !texts.iter().any(|(_, text)| text.contains("inputs")) {
+        return Variables::new();
+    }
+    let read = |unknown: Option<&str>| {
+        let lookup = |name: &str| variables.get(name).cloned().or_else(|| unknown.map(str::to_owned));
+        let texts = substituted(texts, &lookup).ok()?;
+        let (included, own) = parts(&texts);
+        spec::defaults(own, &included, limits)
+    };
+    // `[${NAME}, x]` is YAML only once something stands for the expression. What is none even then
+    // is said when the file itself is read.
+    let mut defaults = read(None).or_else(|| read(Some("0"))).unwrap_or_default();
+    defaults.retain(|name, _| !environment::is_reserved(name));
+    defaults
+}
+
+fn substituted<'t>(
+    texts: &[(&'t str, &str)],
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Result<Vec<(&'t str, String)>, Finding> {
+    texts.iter().map(|(file, text)| Ok((*file, substitute(file, text, lookup)?))).collect()
+}
+
+/// The included files, and the text of the one that includes them, which is the last.
+fn parts<'t>(texts: &'t [(&str, String)]) -> (Vec<spec::Included<'t>>, &'t str) {
+    let Some(((_, own), included)) = texts.split_last() else { return (Vec::new(), "") };
+    (included.iter().map(|(file, text)| spec::Included { file, text }).collect(), own)
 }
 
 /// The workflow of a file: its name without folder, leading dot and extension.
@@ -385,10 +418,13 @@ impl<'a> Draft<'a> {
             steps: Steps::default(),
             findings: point.findings.clone(),
         };
-        let variables = variables(of_run, request.facts, &draft.name, number, &point.point);
         match (&point.workflow, skip_ci(request.facts)) {
             (Some(_), Some(why)) => draft.skip(why),
-            (Some(workflow), None) if !draft.any_error() => draft.decide(workflow, request, &variables),
+            (Some(workflow), None) if !draft.any_error() => {
+                let own = of_workflow(of_run, &draft.name, number);
+                let variables = for_expressions(own, request.facts, workflow, &point.point);
+                draft.decide(workflow, request, &variables);
+            }
             _ => {}
         }
         if let Some(first) = draft.findings.iter().find(|finding| finding.level == Level::Error) {
@@ -432,7 +468,12 @@ impl<'a> Draft<'a> {
         }
         if !self.any_error() && !self.steps.any_work() {
             self.idle = true;
-            self.skip(format!("none of its steps runs on `{}`", request.facts.pipeline.event));
+            let reasons: BTreeSet<&str> = self.steps.left_out().map(|(_, why)| why).collect();
+            let why = match reasons.first() {
+                Some(why) if reasons.len() == 1 => format!("none of its steps runs: {why}"),
+                _ => "none of its steps runs".to_owned(),
+            };
+            self.skip(why);
         }
     }
 
@@ -451,16 +492,21 @@ impl<'a> Draft<'a> {
             }),
             findings: Vec::new(),
         };
+        let whys = match self.verdict {
+            Verdict::Run => {
+                let names = self.steps.steps.iter().map(|step| step.name.clone());
+                names.zip(self.steps.whys.iter().cloned()).collect()
+            }
+            Verdict::Skip(_) | Verdict::Refuse(_) => {
+                let own: HashMap<&str, &str> = self.steps.left_out().collect();
+                let why = |name: &str| own.get(name).copied().unwrap_or("its workflow does not run");
+                let names = workflow.into_iter().flat_map(|workflow| &workflow.steps).map(|step| &*step.name);
+                names.map(|name| (name.clone(), why(name).to_owned())).collect()
+            }
+        };
         let (why, steps) = match &self.verdict {
             Verdict::Run => (self.why, self.steps.steps),
             Verdict::Skip(why) | Verdict::Refuse(why) => (why.clone(), Vec::new()),
-        };
-        let names =
-            workflow.into_iter().flat_map(|workflow| &workflow.steps).map(|step| step.name.value.clone());
-        let out = || "its workflow does not run".to_owned();
-        let whys = match self.verdict {
-            Verdict::Run => steps.iter().map(|step| step.name.clone()).zip(self.steps.whys).collect(),
-            Verdict::Skip(_) | Verdict::Refuse(_) => names.map(|name| (name, out())).collect(),
         };
         let axis = self.point.axis.clone();
         let planned = PlannedWorkflow { name: self.name, axis, verdict: self.verdict, rules, steps };
@@ -468,13 +514,48 @@ impl<'a> Draft<'a> {
     }
 }
 
-fn variables(of_run: &Variables, facts: &Facts, name: &str, number: usize, point: &Point) -> Variables {
-    let mut all = of_run.clone();
-    all.extend(facts.inputs.clone());
-    all.insert("CI_WORKFLOW_NAME".to_owned(), name.to_owned());
-    all.insert("CI_WORKFLOW_NUMBER".to_owned(), number.to_string());
+/// What `${…}` stands for in a file, but for the defaults of its inputs. An axis of the matrix
+/// stands for itself whatever it is called, as in Woodpecker.
+fn for_substitution(
+    of_run: &Variables,
+    facts: &Facts,
+    name: &str,
+    number: usize,
+    point: &Point,
+) -> Variables {
+    let mut all = given(facts);
+    all.extend(of_workflow(of_run, name, number));
     all.extend(point.clone());
     all
+}
+
+/// What expressions know: over mergeyard's own variables goes nothing.
+fn for_expressions(of_workflow: Variables, facts: &Facts, workflow: &Workflow, point: &Point) -> Variables {
+    let mut all = inputs(workflow, facts);
+    all.extend(point.clone());
+    all.extend(of_workflow);
+    all
+}
+
+fn of_workflow(of_run: &Variables, name: &str, number: usize) -> Variables {
+    let mut all = of_run.clone();
+    all.insert("CI_WORKFLOW_NAME".to_owned(), name.to_owned());
+    all.insert("CI_WORKFLOW_NUMBER".to_owned(), number.to_string());
+    all
+}
+
+/// The inputs of a workflow: what was given, or else the default.
+pub(crate) fn inputs(workflow: &Workflow, facts: &Facts) -> Variables {
+    let defaults = workflow.inputs.iter().filter_map(|(name, input)| Some((name, input.default.as_ref()?)));
+    let mut all: Variables = defaults.map(|(name, value)| (name.clone(), value.clone())).collect();
+    all.extend(given(facts));
+    all
+}
+
+fn given(facts: &Facts) -> Variables {
+    let mut given = facts.inputs.clone();
+    given.retain(|name, _| !environment::is_reserved(name));
+    given
 }
 
 /// What the commit's message says, if it says that nothing is to run.

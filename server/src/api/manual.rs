@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Json, extract::State, http::StatusCode};
-use mergeyard_plan::event::{Asked, AskedKind};
+use mergeyard_plan::{
+    environment,
+    event::{Asked, AskedKind},
+};
 use mergeyard_types::{GitRef, RepoName};
 use serde::{Deserialize, Serialize};
 use tracing::info;
@@ -91,6 +94,9 @@ pub(crate) fn wish(
         if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(plain) {
             let shown: String = name.chars().take(LONGEST_NAME).flat_map(char::escape_debug).collect();
             return Err(format!("`{shown}` is not the name of an input"));
+        }
+        if environment::is_reserved(name) {
+            return Err(format!("the input `{name}` {}", environment::RESERVED));
         }
         if value.chars().count() > LONGEST_VALUE || value.contains('\0') {
             return Err(format!(

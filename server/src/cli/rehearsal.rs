@@ -11,6 +11,7 @@ use std::{
 
 use clap::ValueHint;
 use mergeyard_plan::{
+    environment,
     event::{Event, EventKind, Rehearsal},
     finding::Finding,
     workflows::Plan,
@@ -163,6 +164,9 @@ fn owner_of_caches(home: &Home) -> std::io::Result<String> {
 
 fn inputs(given: &[String]) -> Result<BTreeMap<String, String>, Failed> {
     let pair = |text: &String| match text.split_once('=') {
+        Some((name, _)) if environment::is_reserved(name) => {
+            Err(Failed::Usage(format!("the input `{name}` {}", environment::RESERVED).into()))
+        }
         Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
         None => Err(Failed::Usage(format!("`--input {text}` has no value: write NAME=VALUE").into())),
     };

@@ -1,10 +1,37 @@
 //! The functions an expression may call: those that conditions over text have a use for.
 
-use super::{Evaluation, Scope, syntax::Node, value::Value};
+use std::cmp::Ordering;
 
-const ABOUT_EACH: [&str; 8] = ["all", "any", "none", "one", "filter", "map", "count", "find"];
+use super::{
+    Evaluation, Scope,
+    syntax::{Binary, Node},
+    value::Value,
+};
 
-/// Whether the last argument is a block about each element of the first.
+const ABOUT_EACH: [&str; 14] = [
+    "all",
+    "any",
+    "none",
+    "one",
+    "filter",
+    "map",
+    "count",
+    "find",
+    "findIndex",
+    "findLast",
+    "findLastIndex",
+    "sum",
+    "sortBy",
+    "reduce",
+];
+
+const ABOUT_TIME: [&str; 4] = ["now", "date", "duration", "timezone"];
+
+/// Lists and maps inside each other that `reduce` may make and `toJSON` may write: each is a call
+/// inside of another, and an indentation.
+const DEEPEST: usize = 32;
+
+/// Whether the second argument is a block about each element of the first.
 pub(super) fn asks_about_each(name: &str) -> bool {
     ABOUT_EACH.contains(&name)
 }
@@ -17,13 +44,46 @@ impl Evaluation<'_> {
         block: Option<&Node>,
         scope: &Scope,
     ) -> Result<Value, String> {
+        if ABOUT_TIME.contains(&name) {
+            return Err(format!(
+                "there is no `{name}`: a condition does not know the time, so that it is decided alike whenever it is asked; use a schedule and `when: {{cron: …}}`"
+            ));
+        }
         let arguments = arguments.iter().map(|a| self.value(a, scope)).collect::<Result<Vec<_>, _>>()?;
+        match (name, block, &arguments[..]) {
+            ("reduce", Some(block), [list, start @ ..]) if start.len() < 2 => {
+                return self.reduce(list.as_list()?, block, start.first(), scope);
+            }
+            ("sortBy", Some(block), [list, order @ ..]) if order.len() < 2 => {
+                let key = |item: &Value, at: usize| self.value(block, &about(scope, item, at));
+                return self.sorted(list.as_list()?, order.first(), key);
+            }
+            ("count" | "sum", None, [list]) => return self.added(name, list.as_list()?),
+            _ => {}
+        }
         if asks_about_each(name) {
             let [list] = &arguments[..] else { return Err(takes(name, "a list and a block")) };
             return self.about_each(name, list.as_list()?, block, scope);
         }
         // What a function makes is paid by itself; that it looks at what it is given is paid here.
         self.spend(arguments.iter().map(Value::size).sum())?;
+        match (name, &arguments[..]) {
+            ("type", [value]) => return self.text(value.type_name().to_owned()),
+            ("toJSON", [value]) => return self.json(value),
+            ("get", [of, key]) => return Ok(self.element(of, key).unwrap_or(Value::Nil)),
+            ("concat", [_, ..]) => {
+                let lists = arguments.iter().map(Value::as_list).collect::<Result<Vec<_>, _>>()?;
+                return self.list(lists.concat());
+            }
+            ("sort", [Value::List(items), order @ ..]) if order.len() < 2 => {
+                return self.sorted(items, order.first(), |item, _| Ok(item.clone()));
+            }
+            ("take", [Value::List(items), Value::Integer(most)]) => {
+                let most = usize::try_from(*most).unwrap_or_default();
+                return self.list(items.iter().take(most).cloned().collect());
+            }
+            _ => {}
+        }
         match &arguments[..] {
             [Value::Text(text)] => self.of_text(name, text),
             [Value::Text(text), Value::Text(part)] => self.of_two_texts(name, text, part),
@@ -106,6 +166,16 @@ impl Evaluation<'_> {
             "len" => Ok(Value::Integer(items.len() as i64)),
             "first" => Ok(items.first().cloned().unwrap_or(Value::Nil)),
             "last" => Ok(items.last().cloned().unwrap_or(Value::Nil)),
+            "uniq" => {
+                let mut seen: Vec<Value> = Vec::new();
+                for item in items {
+                    if !self.among(&seen, item)? {
+                        seen.push(item.clone());
+                    }
+                }
+                self.list(seen)
+            }
+            "flatten" => self.list(flat(items)),
             "reverse" => self.list(items.iter().rev().cloned().collect()),
             "max" | "min" => largest(name, items),
             "join" => {
@@ -122,6 +192,10 @@ impl Evaluation<'_> {
                 whole.checked_abs().map(Value::Integer).ok_or_else(|| "a number is too large".to_owned())
             }
             ("abs", Value::Float(number)) => Ok(Value::Float(number.abs())),
+            ("ceil" | "floor" | "round", Value::Integer(whole)) => Ok(Value::Float(*whole as f64)),
+            ("ceil", Value::Float(number)) => Ok(Value::Float(number.ceil())),
+            ("floor", Value::Float(number)) => Ok(Value::Float(number.floor())),
+            ("round", Value::Float(number)) => Ok(Value::Float(number.round())),
             ("int", Value::Float(number)) => Ok(Value::Integer(*number as i64)),
             ("float", Value::Integer(whole)) => Ok(Value::Float(*whole as f64)),
             ("int" | "float", number) => Ok(number.clone()),
@@ -142,9 +216,12 @@ impl Evaluation<'_> {
             block.ok_or_else(|| takes(name, "a list and a block, such as `{# startsWith \"docs/\"}`"))?;
         let mut made = Vec::new();
         let mut count = 0;
-        for item in items {
-            let value = self.value(block, &scope.with("#", item.clone()))?;
-            if name == "map" {
+        let backwards = matches!(name, "findLast" | "findLastIndex");
+        for at in 0..items.len() {
+            let at = if backwards { items.len() - 1 - at } else { at };
+            let item = &items[at];
+            let value = self.value(block, &about(scope, item, at))?;
+            if matches!(name, "map" | "sum") {
                 made.push(value);
                 continue;
             }
@@ -152,7 +229,8 @@ impl Evaluation<'_> {
             count += i64::from(holds);
             match name {
                 "filter" if holds => made.push(item.clone()),
-                "find" if holds => return Ok(item.clone()),
+                "find" | "findLast" if holds => return Ok(item.clone()),
+                "findIndex" | "findLastIndex" if holds => return Ok(Value::Integer(at as i64)),
                 "any" if holds => return Ok(Value::Bool(true)),
                 "none" if holds => return Ok(Value::Bool(false)),
                 "all" if !holds => return Ok(Value::Bool(false)),
@@ -161,13 +239,108 @@ impl Evaluation<'_> {
         }
         match name {
             "map" | "filter" => self.list(made),
+            "sum" => self.added(name, &made),
             "count" => Ok(Value::Integer(count)),
             "one" => Ok(Value::Bool(count == 1)),
-            "find" => Ok(Value::Nil),
+            "find" | "findLast" => Ok(Value::Nil),
+            "findIndex" | "findLastIndex" => Ok(Value::Integer(-1)),
             "any" => Ok(Value::Bool(false)),
             _ => Ok(Value::Bool(true)),
         }
     }
+
+    /// `count` and `sum` of a list as it is.
+    fn added(&self, name: &str, items: &[Value]) -> Result<Value, String> {
+        self.spend(items.len())?;
+        let mut sum = Value::Integer(0);
+        for item in items {
+            let number = if name == "count" { &Value::Integer(item.truth()?.into()) } else { item };
+            sum = sum.computed(Binary::Add, number)?;
+        }
+        Ok(sum)
+    }
+
+    /// What is made so far is `#acc`. It may grow with each element, so looking at it is paid each time.
+    fn reduce(
+        &self,
+        items: &[Value],
+        block: &Node,
+        start: Option<&Value>,
+        scope: &Scope,
+    ) -> Result<Value, String> {
+        let mut made = start.cloned();
+        for (at, item) in items.iter().enumerate() {
+            let Some(so_far) = made else {
+                made = Some(item.clone());
+                continue;
+            };
+            let next = self.value(block, &about(scope, item, at).with("#acc", so_far))?;
+            self.spend(next.size())?;
+            if next.is_deeper_than(DEEPEST) {
+                return Err(format!("`reduce` makes more than {DEEPEST} lists inside each other"));
+            }
+            made = Some(next);
+        }
+        made.ok_or_else(|| takes("reduce", "a value to begin with, or a list that is not empty"))
+    }
+
+    /// Each element goes behind those that are not larger. (Rust's own sort may panic where values
+    /// have no consistent order, such as what is no number.)
+    fn sorted(
+        &self,
+        items: &[Value],
+        order: Option<&Value>,
+        key: impl Fn(&Value, usize) -> Result<Value, String>,
+    ) -> Result<Value, String> {
+        let larger = match order.map(Value::as_text).transpose()? {
+            None | Some("asc") => Ordering::Greater,
+            Some("desc") => Ordering::Less,
+            Some(other) => return Err(format!("`{other}` is no order; write `asc` or `desc`")),
+        };
+        let mut sorted: Vec<(Value, Value)> = Vec::new();
+        for (at, item) in items.iter().enumerate() {
+            let key = key(item, at)?;
+            let (mut from, mut to) = (0, sorted.len());
+            self.spend(sorted.len() / 8)?;
+            while from < to {
+                let middle = usize::midpoint(from, to);
+                self.spend(key.size().min(sorted[middle].0.size()))?;
+                if sorted[middle].0.ordered(&key)? == Some(larger) {
+                    to = middle;
+                } else {
+                    from = middle + 1;
+                }
+            }
+            sorted.insert(from, (key, item.clone()));
+        }
+        self.list(sorted.into_iter().map(|(_, item)| item).collect())
+    }
+
+    /// As Go writes it: over several lines, and without what HTML would take for its own.
+    fn json(&self, value: &Value) -> Result<Value, String> {
+        if value.is_deeper_than(DEEPEST) {
+            return Err(format!("`toJSON` writes at most {DEEPEST} lists inside each other"));
+        }
+        self.spend(value.size().saturating_mul(DEEPEST))?;
+        let json = serde_json::to_string_pretty(&value.to_json()?).map_err(|error| error.to_string())?;
+        self.text(json.replace('&', r"\u0026").replace('<', r"\u003c").replace('>', r"\u003e"))
+    }
+}
+
+/// A block's element is `#`, and its position `#index`.
+fn about(scope: &Scope, item: &Value, at: usize) -> Scope {
+    scope.with("#index", Value::Integer(at as i64)).with("#", item.clone())
+}
+
+fn flat(items: &[Value]) -> Vec<Value> {
+    let mut all = Vec::new();
+    for item in items {
+        match item {
+            Value::List(items) => all.extend(flat(items)),
+            item => all.push(item.clone()),
+        }
+    }
+    all
 }
 
 fn largest(name: &str, values: &[Value]) -> Result<Value, String> {

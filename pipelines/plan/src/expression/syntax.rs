@@ -1,6 +1,6 @@
 //! From the text of an expression to its parts.
 
-use super::value::Value;
+use super::{Fault, value::Value};
 
 /// Each part may hold others, and evaluating one calls itself for them: this bounds the stack.
 const MOST_PARTS: usize = 256;
@@ -8,8 +8,12 @@ const MOST_PARTS: usize = 256;
 /// Brackets, blocks and conditions inside each other.
 const DEEPEST: usize = 24;
 
+const TOO_MANY: &str = "the expression has too many parts; make it simpler";
+
 #[derive(Debug)]
 pub(super) enum Node {
+    /// A part that errors may be about, with the characters before it.
+    At(usize, Box<Node>),
     Literal(Value),
     Name(String),
     Let(String, Box<Node>, Box<Node>),
@@ -80,13 +84,18 @@ const OPERATORS: [(&str, Binary, u32); 24] = [
     ("??", Binary::OrElse, 500),
 ];
 
-pub(super) fn parse(source: &str) -> Result<Node, String> {
-    let mut parser = Parser { tokens: tokens(source)?, at: 0, parts: 0, depth: 0 };
-    let node = parser.sequence()?;
-    match parser.peek() {
+pub(super) fn parse(source: &str) -> Result<Node, Fault> {
+    let (tokens, places) = tokens(source)?;
+    let mut parser = Parser { tokens, places, at: 0, looked_at: 0, parts: 0, depth: 0 };
+    let node = parser.sequence().and_then(|node| match parser.peek() {
         None => Ok(node),
-        Some(token) => Err(format!("{} is not expected there", token.shown())),
-    }
+        Some(token) => {
+            let shown = token.shown();
+            parser.looked_at = parser.at;
+            Err(format!("{shown} is not expected there"))
+        }
+    });
+    node.map_err(|message| Fault { at: parser.place(parser.looked_at), message })
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -109,46 +118,54 @@ impl Token {
 }
 
 /// Longer ones first, because `<` begins `<=`.
-const SIGNS: [&str; 31] = [
-    "?.", "??", "||", "&&", "==", "!=", "<=", ">=", "..", "**", "<", ">", "+", "-", "*", "/", "%", "^", "!",
-    "?", ":", "(", ")", "[", "]", "{", "}", ",", ";", "|", "=",
+const SIGNS: [&str; 32] = [
+    "?.", "??", "::", "||", "&&", "==", "!=", "<=", ">=", "..", "**", "<", ">", "+", "-", "*", "/", "%", "^",
+    "!", "?", ":", "(", ")", "[", "]", "{", "}", ",", ";", "|", "=",
 ];
 
-fn tokens(source: &str) -> Result<Vec<Token>, String> {
+/// The tokens, and the characters before each of them and before the end.
+fn tokens(source: &str) -> Result<(Vec<Token>, Vec<usize>), Fault> {
     let mut tokens = Vec::new();
+    let mut places = Vec::new();
     let mut rest = source;
     while let Some(first) = rest.chars().next() {
-        let length = match first {
-            c if c.is_whitespace() => c.len_utf8(),
-            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
-            '/' if rest.starts_with("/*") => rest.find("*/").ok_or("a comment is not closed")? + 2,
-            '"' | '\'' | '`' => text(rest, first, &mut tokens)?,
-            '0'..='9' => number(rest, &mut tokens)?,
-            '.' if rest[1..].starts_with(|c: char| c.is_ascii_digit()) => number(rest, &mut tokens)?,
-            c if c.is_alphabetic() || matches!(c, '_' | '$') => {
-                let end = rest.find(|c: char| !c.is_alphanumeric() && !matches!(c, '_' | '$'));
-                let word = &rest[..end.unwrap_or(rest.len())];
-                tokens.push(Token::Word(word.to_owned()));
-                word.len()
-            }
-            '#' => {
-                tokens.push(Token::Word("#".to_owned()));
-                1
-            }
-            '.' if !rest.starts_with("..") => {
-                tokens.push(Token::Sign("."));
-                1
-            }
-            other => {
-                let sign = SIGNS.iter().find(|sign| rest.starts_with(**sign));
-                let sign = sign.ok_or_else(|| format!("`{other}` is no part of an expression"))?;
-                tokens.push(Token::Sign(sign));
-                sign.len()
-            }
-        };
+        let at = source[..source.len() - rest.len()].chars().count();
+        let before = tokens.len();
+        let length = token(rest, first, &mut tokens).map_err(|message| Fault { at, message })?;
+        places.extend(std::iter::repeat_n(at, tokens.len() - before));
         rest = &rest[length..];
     }
-    Ok(tokens)
+    places.push(source.chars().count());
+    Ok((tokens, places))
+}
+
+/// The next token or what stands between tokens; its length.
+fn token(rest: &str, first: char, tokens: &mut Vec<Token>) -> Result<usize, String> {
+    Ok(match first {
+        c if c.is_whitespace() => c.len_utf8(),
+        '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+        '/' if rest.starts_with("/*") => rest.find("*/").ok_or("a comment is not closed")? + 2,
+        '"' | '\'' | '`' => text(rest, first, tokens)?,
+        '0'..='9' => number(rest, tokens)?,
+        '.' if rest[1..].starts_with(|c: char| c.is_ascii_digit()) => number(rest, tokens)?,
+        c if c.is_alphabetic() || matches!(c, '_' | '$' | '#') => {
+            let is_end = |c: char| !c.is_alphanumeric() && !matches!(c, '_' | '$');
+            let length = first.len_utf8();
+            let end = rest[length..].find(is_end).map_or(rest.len(), |end| length + end);
+            tokens.push(Token::Word(rest[..end].to_owned()));
+            end
+        }
+        '.' if !rest.starts_with("..") => {
+            tokens.push(Token::Sign("."));
+            1
+        }
+        other => {
+            let sign = SIGNS.iter().find(|sign| rest.starts_with(**sign));
+            let sign = sign.ok_or_else(|| format!("`{other}` is no part of an expression"))?;
+            tokens.push(Token::Sign(sign));
+            sign.len()
+        }
+    })
 }
 
 fn number(rest: &str, tokens: &mut Vec<Token>) -> Result<usize, String> {
@@ -193,12 +210,14 @@ fn text(rest: &str, quote: char, tokens: &mut Vec<Token>) -> Result<usize, Strin
                     'n' => '\n',
                     't' => '\t',
                     'r' => '\r',
+                    'a' => '\x07',
+                    'b' => '\x08',
+                    'f' => '\x0c',
+                    'v' => '\x0b',
                     '\\' | '"' | '\'' | '/' => escaped,
-                    'u' => {
-                        let hex: String = chars.by_ref().take(4).map(|(_, c)| c).collect();
-                        let code = u32::from_str_radix(&hex, 16).ok().and_then(char::from_u32);
-                        code.ok_or_else(|| format!("`\\u{hex}` is not a character"))?
-                    }
+                    'x' => code(escaped, 2, &mut chars)?,
+                    'u' => code(escaped, 4, &mut chars)?,
+                    'U' => code(escaped, 8, &mut chars)?,
                     other => {
                         return Err(format!("`\\{other}` is not an escape; write `\\\\` for a backslash"));
                     }
@@ -210,9 +229,25 @@ fn text(rest: &str, quote: char, tokens: &mut Vec<Token>) -> Result<usize, Strin
     Err(format!("a text is not closed by {quote}"))
 }
 
+/// The character that an escape names by its number.
+fn code(
+    escape: char,
+    digits: usize,
+    chars: &mut impl Iterator<Item = (usize, char)>,
+) -> Result<char, String> {
+    let hex: String = chars.take(digits).map(|(_, c)| c).collect();
+    let whole = hex.len() == digits && hex.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let code = u32::from_str_radix(&hex, 16).ok().filter(|_| whole).and_then(char::from_u32);
+    code.ok_or_else(|| format!("`\\{escape}{hex}` is not a character"))
+}
+
 struct Parser {
     tokens: Vec<Token>,
+    /// Of each token, and of the end.
+    places: Vec<usize>,
     at: usize,
+    /// The token that an error is about.
+    looked_at: usize,
     parts: usize,
     depth: usize,
 }
@@ -222,8 +257,13 @@ impl Parser {
         self.tokens.get(self.at)
     }
 
+    fn place(&self, token: usize) -> usize {
+        self.places.get(token).or(self.places.last()).copied().unwrap_or_default()
+    }
+
     fn next(&mut self) -> Option<Token> {
         let token = self.tokens.get(self.at).cloned();
+        self.looked_at = self.at;
         self.at += 1;
         token
     }
@@ -242,6 +282,7 @@ impl Parser {
         if self.takes(sign) {
             return Ok(());
         }
+        self.looked_at = self.at;
         let found = self.peek().map_or_else(|| "the end".to_owned(), Token::shown);
         Err(format!("`{sign}` is expected where {found} stands"))
     }
@@ -259,13 +300,19 @@ impl Parser {
     /// Everything that recurses comes through here.
     fn deeper<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T, String>) -> Result<T, String> {
         self.depth += 1;
-        self.parts += 1;
-        if self.depth > DEEPEST || self.parts > MOST_PARTS {
-            return Err("the expression has too many parts; make it simpler".to_owned());
+        self.part()?;
+        if self.depth > DEEPEST {
+            return Err(TOO_MANY.to_owned());
         }
         let parsed = parse(self);
         self.depth -= 1;
         parsed
+    }
+
+    fn part(&mut self) -> Result<(), String> {
+        self.parts += 1;
+        self.looked_at = self.at;
+        if self.parts > MOST_PARTS { Err(TOO_MANY.to_owned()) } else { Ok(()) }
     }
 
     /// `let name = value; …`, or one expression.
@@ -285,39 +332,49 @@ impl Parser {
     fn expression(&mut self, least: u32) -> Result<Node, String> {
         self.deeper(|parser| {
             let mut left = parser.operand()?;
-            while let Some((negated, operator, strength)) = parser.operator(least) {
-                parser.parts += 1;
-                if parser.parts > MOST_PARTS {
-                    return Err("the expression has too many parts; make it simpler".to_owned());
+            loop {
+                let place = parser.place(parser.at);
+                if least == 0 && parser.takes("|") {
+                    left = parser.piped(left)?;
+                    continue;
                 }
+                let Some((negated, operator, strength)) = parser.operator(least) else { break };
+                parser.part()?;
                 let right =
                     parser.expression(if operator == Binary::Power { strength } else { strength + 1 })?;
-                left = Node::Binary(operator, left.into(), right.into());
+                left = Node::At(place, Node::Binary(operator, left.into(), right.into()).into());
                 if negated {
                     left = Node::Not(left.into());
                 }
             }
-            if least > 0 {
-                return Ok(left);
-            }
-            parser.tail(left)
+            if least == 0 { parser.choice(left) } else { Ok(left) }
         })
     }
 
-    /// `| function()` and `? :`, which hold weaker than any operator.
-    fn tail(&mut self, mut left: Node) -> Result<Node, String> {
-        while self.takes("|") {
-            self.parts += 1;
-            let name = self.word()?;
-            left = self.call(name, vec![left])?;
-            left = self.members(left)?;
-        }
+    /// `| function()`: what stands before it is the first argument, and operators may follow.
+    fn piped(&mut self, left: Node) -> Result<Node, String> {
+        self.part()?;
+        let place = self.place(self.at);
+        let name = self.word()?;
+        let call = self.call(name, vec![left])?;
+        self.members(Node::At(place, call.into()))
+    }
+
+    /// `? :`, which holds weaker than any operator. `a ?: b` is `a` where that is true.
+    fn choice(&mut self, condition: Node) -> Result<Node, String> {
+        let place = self.place(self.at);
         if !self.takes("?") {
-            return Ok(left);
+            return Ok(condition);
         }
-        let then = self.expression(0)?;
-        self.expect(":")?;
-        Ok(Node::If(left.into(), then.into(), self.expression(0)?.into()))
+        let then = if self.takes(":") {
+            Node::Literal(Value::Bool(true))
+        } else {
+            let then = self.expression(0)?;
+            self.expect(":")?;
+            then
+        };
+        let choice = Node::If(condition.into(), then.into(), self.expression(0)?.into());
+        Ok(Node::At(place, choice.into()))
     }
 
     /// The next operator if it holds at least that strongly; `not` may stand before those that are words.
@@ -341,17 +398,18 @@ impl Parser {
     }
 
     fn operand(&mut self) -> Result<Node, String> {
+        let place = self.place(self.at);
         if self.takes("!") || self.takes("not") {
-            return Ok(Node::Not(self.expression(NOT)?.into()));
+            return Ok(Node::At(place, Node::Not(self.expression(NOT)?.into()).into()));
         }
         if self.takes("-") {
-            return Ok(Node::Negate(self.expression(SIGN)?.into()));
+            return Ok(Node::At(place, Node::Negate(self.expression(SIGN)?.into()).into()));
         }
         if self.takes("+") {
             return self.expression(SIGN);
         }
         let node = self.primary()?;
-        self.members(node)
+        self.members(Node::At(place, node.into()))
     }
 
     fn primary(&mut self) -> Result<Node, String> {
@@ -365,6 +423,11 @@ impl Parser {
                 _ if matches!(self.peek(), Some(Token::Sign("("))) => self.call(word, Vec::new()),
                 _ => Ok(Node::Name(word)),
             },
+            // `::` says that a function is meant and no variable of its name, which nobody can set here.
+            Some(Token::Sign("::")) => {
+                let name = self.word()?;
+                self.call(name, Vec::new())
+            }
             Some(Token::Sign("(")) => {
                 let inner = self.sequence()?;
                 self.expect(")")?;
@@ -439,13 +502,14 @@ impl Parser {
         })?;
         arguments.extend(rest.into_iter().flatten());
         if asks && block.is_none() && arguments.len() > 1 {
-            block = arguments.pop().map(Box::new);
+            block = Some(Box::new(arguments.remove(1)));
         }
         Ok(Node::Call(name, arguments, block))
     }
 
     fn members(&mut self, mut node: Node) -> Result<Node, String> {
         loop {
+            let place = self.place(self.at);
             if self.takes(".") || self.takes("?.") {
                 if self.takes("[") {
                     node = self.bracket(node)?;
@@ -458,10 +522,8 @@ impl Parser {
             } else {
                 return Ok(node);
             }
-            self.parts += 1;
-            if self.parts > MOST_PARTS {
-                return Err("the expression has too many parts; make it simpler".to_owned());
-            }
+            node = Node::At(place, node.into());
+            self.part()?;
         }
     }
 

@@ -13,7 +13,13 @@ pub(super) enum Value {
     Text(Rc<str>),
     List(Rc<[Value]>),
     Map(Rc<BTreeMap<String, Value>>),
+    /// `$env`: all variables, of which one is asked for by its name.
+    Environment,
 }
+
+/// More than any evaluation can pay for; counting ends there. What is shared is counted each time,
+/// so lists of lists of the same could otherwise be counted for years.
+const LARGEST: usize = super::PURSE as usize + 1;
 
 /// An integer equals the same number written with a point; values of different kinds are unequal.
 impl PartialEq for Value {
@@ -42,6 +48,7 @@ impl Value {
             Value::Text(_) => "text",
             Value::List(_) => "a list",
             Value::Map(_) => "a map",
+            Value::Environment => "the environment",
         }
     }
 
@@ -81,15 +88,61 @@ impl Value {
         }
     }
 
+    /// What expr-lang calls it.
+    pub(super) fn type_name(&self) -> &'static str {
+        match self {
+            Value::Nil => "nil",
+            Value::Bool(_) => "bool",
+            Value::Integer(_) => "int",
+            Value::Float(_) => "float",
+            Value::Text(_) => "string",
+            Value::List(_) => "array",
+            Value::Map(_) | Value::Environment => "map",
+        }
+    }
+
     /// What looking at all of it costs.
     pub(super) fn size(&self) -> usize {
-        match self {
-            Value::Nil | Value::Bool(_) | Value::Integer(_) | Value::Float(_) => 1,
+        let mut left = LARGEST;
+        self.count(&mut left);
+        LARGEST - left
+    }
+
+    fn count(&self, left: &mut usize) {
+        let own = match self {
             Value::Text(text) => text.len(),
-            Value::List(items) => items.iter().map(Value::size).sum::<usize>() + 1,
-            Value::Map(entries) => {
-                entries.iter().map(|(key, value)| key.len() + value.size()).sum::<usize>() + 1
+            _ => 1,
+        };
+        *left = left.saturating_sub(own);
+        match self {
+            Value::List(items) => {
+                for item in items.iter() {
+                    if *left == 0 {
+                        break;
+                    }
+                    item.count(left);
+                }
             }
+            Value::Map(entries) => {
+                for (key, value) in entries.iter() {
+                    *left = left.saturating_sub(key.len());
+                    if *left == 0 {
+                        break;
+                    }
+                    value.count(left);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether lists and maps stand inside each other more than `most` times. It looks at all of it.
+    pub(super) fn is_deeper_than(&self, most: usize) -> bool {
+        let deeper = |item: &Value| most == 0 || item.is_deeper_than(most - 1);
+        match self {
+            Value::List(items) => items.iter().any(deeper),
+            Value::Map(entries) => entries.values().any(deeper),
+            _ => false,
         }
     }
 
@@ -183,6 +236,26 @@ impl Value {
             Binary::Power => one.powf(other),
             _ => return Err("`%` is for whole numbers".to_owned()),
         }))
+    }
+
+    /// A whole number is written without a point, as Go does.
+    pub(super) fn to_json(&self) -> Result<serde_json::Value, String> {
+        Ok(match self {
+            Value::Nil => serde_json::Value::Null,
+            Value::Bool(truth) => (*truth).into(),
+            Value::Integer(whole) => (*whole).into(),
+            Value::Float(number) if number.fract() == 0.0 && number.abs() < 1e15 => (*number as i64).into(),
+            Value::Float(number) if number.is_finite() => (*number).into(),
+            Value::Text(text) => (**text).into(),
+            Value::List(items) => items.iter().map(Value::to_json).collect::<Result<_, _>>()?,
+            Value::Map(entries) => {
+                let entry = |(key, value): (&String, &Value)| Ok((key.clone(), value.to_json()?));
+                serde_json::Value::Object(entries.iter().map(entry).collect::<Result<_, String>>()?)
+            }
+            Value::Float(_) | Value::Environment => {
+                return Err(format!("JSON cannot say {} like this one", self.kind()));
+            }
+        })
     }
 
     pub(super) fn from_json(json: serde_json::Value) -> Value {

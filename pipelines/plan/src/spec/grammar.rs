@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use globset::GlobBuilder;
-
 use super::{
     findings::{Findings, Quoted},
     node::{Kind, Node, Place},
@@ -250,7 +248,10 @@ impl Shape {
         match self {
             Shape::Number { least, most } => match scalar::integer(scalar) {
                 Some(number) if (*least..=*most).contains(&number) => Ok(()),
-                _ => Err(("pipeline-number", format!("{what} is {quoted}, but takes {least} to {most}"))),
+                _ => {
+                    let least = if *least < -1 { "at most".into() } else { format!("{least} to") };
+                    Err(("pipeline-number", format!("{what} is {quoted}, but takes {least} {most}")))
+                }
             },
             Shape::Duration if duration(text).is_none() => {
                 let message =
@@ -311,7 +312,7 @@ fn glob(text: &str) -> Result<(), String> {
     if text.len() > LONGEST {
         return Err(format!("this glob is longer than {LONGEST} bytes"));
     }
-    match GlobBuilder::new(text).literal_separator(true).backslash_escape(true).build() {
+    match crate::glob::read(text) {
         Ok(_) => Ok(()),
         Err(error) => Err(format!("{} is not a glob: {}", Quoted(text), error.kind())),
     }

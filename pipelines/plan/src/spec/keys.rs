@@ -24,6 +24,7 @@ const TEXT_MAP: Shape = Shape::Map(&Shape::Text);
 const SETTINGS: Shape = Shape::Map(&Shape::Json);
 const NEEDS: Shape = Shape::OneOrMore(&Shape::Either(&[Shape::Text, Shape::Keys(&NEED)]));
 const STATUSES: Shape = Shape::OneOrMore(&Shape::Word(&["success", "failure"]));
+const CONCURRENT: Shape = Shape::Number { least: i32::MIN as i64, most: 1000 };
 const WHEN_LIST: Shape = Shape::OneOrMore(&Shape::Keys(&WHEN));
 
 pub(super) static WORKFLOW: Table = Table {
@@ -45,7 +46,7 @@ pub(super) static WORKFLOW: Table = Table {
         key("depends_on", NEEDS, "Workflows that have to end first"),
         key(
             "concurrency",
-            Shape::Either(&[Shape::Number { least: 0, most: 1000 }, Shape::Keys(&CONCURRENCY)]),
+            Shape::Either(&[CONCURRENT, Shape::Keys(&CONCURRENCY)]),
             "How many of these run at the same time",
         ),
         key("matrix", Shape::Map(&Shape::Any), "Run once for each combination of these values"),
@@ -199,7 +200,7 @@ static CONCURRENCY: Table = Table {
     about: "How many run at the same time",
     open: false,
     keys: &[
-        key("limit", Shape::Number { least: 0, most: 1000 }, "How many; 0 is no limit"),
+        key("limit", CONCURRENT, "How many; 0, or less, is no limit"),
         key("group", Shape::Text, "Shared by all workflows that name it; without it, the workflow's name"),
     ],
 };

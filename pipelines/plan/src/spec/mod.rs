@@ -30,7 +30,7 @@ pub(crate) use grammar::duration;
 pub use include::{Included, includes};
 pub use limits::Limits;
 pub use matrix::matrix;
-pub use read::{Read, read, read_with, text};
+pub use read::{Read, defaults, read, read_with, text};
 pub use schema::schema;
 
 /// A place in a file: line and column, both from 1. Zero means the file as a whole.
@@ -217,6 +217,8 @@ pub struct When {
     pub path: PathConstraint,
     /// An expr-lang expression that yields a bool.
     pub evaluate: Option<Spanned<String>>,
+    /// Where its first character stands, if places inside of it are places of the file.
+    pub evaluate_inside: Option<At>,
     /// `false` leaves the step out of `mergeyard run`; `true` is what happens without the key.
     pub local: Option<bool>,
 }

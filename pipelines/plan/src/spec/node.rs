@@ -102,6 +102,12 @@ impl Node {
         Some(Spanned { value: scalar.text.clone(), at: self.place.at })
     }
 
+    /// Where the first character of the text stands, if the others follow it in the same line.
+    pub(super) fn inside(&self) -> Option<At> {
+        let At { line, column } = self.place.at;
+        Some(At { line, column: column + self.scalar()?.begins? })
+    }
+
     /// One, or a list.
     pub(super) fn one_or_more(&self) -> &[Node] {
         match &self.kind {

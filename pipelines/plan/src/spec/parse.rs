@@ -107,6 +107,18 @@ enum Content {
     Map { entries: Vec<(Slot, Node)>, slot: Option<Slot> },
 }
 
+/// Escapes, and lines that become one, move what comes after them; then nobody knows.
+fn begins(text: &str, style: ScalarStyle, span: &Span) -> Option<usize> {
+    let quote = match style {
+        ScalarStyle::Plain => 0,
+        ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => 1,
+        _ => return None,
+    };
+    let in_one_line = span.start.line() == span.end.line();
+    let as_it_is = span.end.col().checked_sub(span.start.col()) == Some(text.chars().count() + 2 * quote);
+    (in_one_line && as_it_is).then_some(quote)
+}
+
 /// What a value in a mapping belongs to.
 enum Slot {
     Key(Key),
@@ -156,7 +168,8 @@ impl Builder<'_, '_, '_> {
                     return Err((place, "yaml-size", message));
                 }
                 let plain = style == ScalarStyle::Plain && !is_string(tag.as_deref());
-                let node = Node::new(place, Kind::Scalar(Scalar { text: text.into_owned(), plain }));
+                let begins = begins(&text, style, span);
+                let node = Node::new(place, Kind::Scalar(Scalar { text: text.into_owned(), plain, begins }));
                 self.spend(node.weight, place)?;
                 self.put(node, anchor)
             }
@@ -268,7 +281,7 @@ impl Builder<'_, '_, '_> {
                 Some(slot) => entries.push((slot, node)),
                 None => {
                     *slot = Some(match node.kind {
-                        Kind::Scalar(Scalar { text, plain: true }) if text == "<<" => Slot::Merge,
+                        Kind::Scalar(Scalar { text, plain: true, .. }) if text == "<<" => Slot::Merge,
                         Kind::Scalar(Scalar { text, .. }) => Slot::Key(Key { place: node.place, text }),
                         _ => {
                             let message = "a key is one word or a quoted text, not a list or a mapping";

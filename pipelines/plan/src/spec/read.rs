@@ -17,7 +17,7 @@ use super::{
     scalar,
     when::statuses,
 };
-use crate::finding::Finding;
+use crate::{environment, finding::Finding};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Read {
@@ -56,6 +56,24 @@ pub fn read_with(file: &str, text: &str, included: &[Included], limits: &Limits)
     let mut findings = Findings::new(file, limits.findings);
     let workflow = workflow(text, included, limits, &mut findings).filter(|_| !findings.any_error());
     Read { workflow, findings: findings.into_list() }
+}
+
+/// What the inputs of a file are when nothing is given, read ahead of the file itself because its
+/// `${…}` may name them. `None` when it is not YAML.
+pub fn defaults(text: &str, included: &[Included], limits: &Limits) -> Option<BTreeMap<String, String>> {
+    let mut findings = Findings::new("", limits.findings);
+    let mut anchors = HashMap::new();
+    let mut defaults = BTreeMap::new();
+    for text in included.iter().take(limits.includes).map(|part| part.text).chain([text]) {
+        let tree = parse(0, text, &anchors, limits, &mut findings);
+        anchors.extend(tree.anchors);
+        for (key, node) in tree.root.iter().filter_map(|root| root.get("inputs")).flat_map(Node::map) {
+            // One of the same name takes the included one's place, with a default or without.
+            defaults.insert(key.text.clone(), node.get("default").and_then(Node::text));
+        }
+    }
+    let written = defaults.into_iter().filter_map(|(name, default)| Some((name, default?.value)));
+    (!findings.any_error()).then(|| written.collect())
 }
 
 fn workflow<'a>(
@@ -150,8 +168,7 @@ impl Reader<'_, '_> {
     }
 
     fn concurrency(&mut self, node: &Node) -> Option<Concurrency> {
-        let whole =
-            |node: &Node| node.scalar().and_then(scalar::integer).and_then(|limit| u32::try_from(limit).ok());
+        let whole = |node: &Node| node.scalar().and_then(scalar::integer);
         let limit = match node.kind {
             Kind::Map(_) => node.get("limit").and_then(whole),
             _ => whole(node),
@@ -160,8 +177,11 @@ impl Reader<'_, '_> {
             let message = "`concurrency` limits nothing without a `limit`, such as 1";
             self.findings.warning(node.place, "pipeline-concurrency", message);
         }
+        // What stands for a variable that is not set is no name either.
         let group = node.get("group").and_then(Node::text).map(|group| group.value);
-        limit.filter(|limit| *limit > 0).map(|limit| Concurrency { limit, group })
+        let group = group.filter(|group| !group.is_empty());
+        let limit = u32::try_from(limit?).ok().filter(|limit| *limit > 0)?;
+        Some(Concurrency { limit, group })
     }
 
     fn inputs(&mut self, node: &Node) -> BTreeMap<String, Input> {
@@ -180,6 +200,10 @@ impl Reader<'_, '_> {
             _ => InputKind::Text,
         };
         let quoted = Quoted(&key.text).to_string();
+        if environment::is_reserved(&key.text) {
+            let message = format!("the input {quoted} {}", environment::RESERVED);
+            self.findings.error(key.place, "pipeline-input", message);
+        }
         if matches!(&kind, InputKind::Choice(options) if options.is_empty()) {
             let message = format!("the input {quoted} is a choice of nothing: list its `options`");
             self.findings.error(key.place, "pipeline-input", message);

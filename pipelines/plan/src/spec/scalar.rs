@@ -12,6 +12,8 @@ pub(super) struct Scalar {
     pub(super) text: String,
     /// Without quotes, so that it may mean more than its text.
     pub(super) plain: bool,
+    /// How far behind its place the text begins, if it stands there in one line just as it is.
+    pub(super) begins: Option<usize>,
 }
 
 pub(super) fn is_null(scalar: &Scalar) -> bool {

@@ -35,6 +35,7 @@ impl Reader<'_, '_> {
             instance: constraint("instance"),
             path: node.get("path").map(paths).unwrap_or_default(),
             evaluate: node.get("evaluate").and_then(Node::text),
+            evaluate_inside: node.get("evaluate").and_then(Node::inside),
             local: node.get("local").and_then(Node::flag),
         }
     }

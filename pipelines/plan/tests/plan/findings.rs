@@ -180,7 +180,7 @@ fn values_of_the_wrong_kind() {
         "1:14 warning pipeline-concurrency",
         "without a `limit`",
     );
-    one("concurrency: -1\nsteps: {a: {image: x}}\n", "1:14 error pipeline-number", "takes 0 to 1000");
+    one("concurrency: 1001\nsteps: {a: {image: x}}\n", "1:14 error pipeline-number", "takes at most 1000");
 }
 
 #[test]
@@ -312,6 +312,11 @@ fn what_mergeyard_adds_has_its_rules_too() {
         "does not take its own default `many`",
     );
     input("{type: choice, options: [a], default: b}", "2:51 error pipeline-input", "its own default `b`");
+    one(
+        "steps: {a: {image: x}}\ninputs: {CI_REPO: {}}\n",
+        "2:10 error pipeline-input",
+        "`CI_REPO` is named like a variable of mergeyard's own",
+    );
     input("{type: date}", "2:20 error pipeline-word", "`text`, `number`, `boolean`, `choice`");
 }
 

@@ -277,7 +277,13 @@ fn concurrency_in_short_and_switched_off() {
     let concurrency =
         |text: &str| workflow(&format!("concurrency: {text}\nsteps: {{a: {{image: x}}}}\n")).concurrency;
     assert_eq!(concurrency("1"), Some(Concurrency { limit: 1, group: None }));
-    assert_eq!(concurrency("0"), None);
+    for none in ["0", "-1", "{limit: 0, group: deploy}", "{limit: -3}"] {
+        assert_eq!(concurrency(none), None, "{none}");
+    }
+    let own = Some(Concurrency { limit: 2, group: None });
+    for unnamed in ["{limit: 2}", "{limit: 2, group: ''}", "{limit: 2, group: }"] {
+        assert_eq!(concurrency(unnamed), own, "{unnamed}");
+    }
 }
 
 #[test]

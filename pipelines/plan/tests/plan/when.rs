@@ -7,7 +7,7 @@ use mergeyard_plan::{
     event::EventKind,
     facts::Facts,
     rules::RunsOn,
-    spec::{PathConstraint, Point, Status, When},
+    spec::{PathConstraint, Point, Spanned, Status, When},
     when::{Answer, Circumstances, answer, matches},
 };
 
@@ -34,6 +34,22 @@ fn globs_are_doublestar() {
         ("v[0-9].?", "v1.2", true),
         ("v[!0-9]", "v1", false),
         ("3.*", "3.0", true),
+        ("*.y{,a}ml", "x.yml", true),
+        ("*.y{,a}ml", "x.yaml", true),
+        ("*.y{,a}ml", "x.yaaml", false),
+        ("main{,-next}", "main", true),
+        ("main{,-next}", "main-next", true),
+        ("{,a/}x", "x", true),
+        ("{,a/}x", "a/x", true),
+        (r"[\]]x", "]x", true),
+        (r"[\]]x", r"\x", false),
+        (r"[a\-c]*", "-x", true),
+        (r"[a\-c]*", "b", false),
+        (r"[\^]", "^", true),
+        (r"[\^\-]", "-", true),
+        (r"[!\]]x", "]x", false),
+        (r"[!\]]x", "ax", true),
+        (r"\[a]", "[a]", true),
         ("[", "[", false),
         ("", "", true),
         ("*", "", true),
@@ -190,6 +206,34 @@ fn only_local_runs_ask_whether_a_step_is_local() {
     assert!(matches!(asked(&when, &facts(), Some(&point)), Answer::Runs { .. }));
     let always = [When { local: Some(true), ..When::default() }];
     assert!(matches!(asked(&always, &facts(), Some(&point)), Answer::Runs { .. }), "as in Woodpecker");
+}
+
+#[test]
+fn a_point_is_out_where_all_axes_of_an_exclusion_agree() {
+    let axes = |axes: &[(&str, &str)]| -> BTreeMap<String, Spanned<String>> {
+        axes.iter().map(|(axis, pattern)| ((*axis).to_owned(), at(6, (*pattern).to_owned()))).collect()
+    };
+    let when = |include: &[(&str, &str)], exclude: &[(&str, &str)]| {
+        [When { matrix: axes(include), matrix_exclude: axes(exclude), ..When::default() }]
+    };
+    let old_on_arm = when(&[("GO", "1.*")], &[("GO", "1.5"), ("ARCH", "arm*")]);
+    let at_point = |when: &[When], go: &str, arch: &str| {
+        let point = Point::from([("GO".to_owned(), go.to_owned()), ("ARCH".to_owned(), arch.to_owned())]);
+        asked(when, &facts(), Some(&point))
+    };
+    assert_eq!(
+        at_point(&old_on_arm, "1.5", "arm64"),
+        Answer::Not {
+            why: "`ARCH` is `arm64` and `GO` is `1.5` here, which is excluded (build.yml:6)".into()
+        }
+    );
+    for (go, arch, expected) in [("1.5", "amd64", true), ("1.6", "arm64", true), ("2.0", "amd64", false)] {
+        let runs = matches!(at_point(&old_on_arm, go, arch), Answer::Runs { .. });
+        assert_eq!(runs, expected, "{go} on {arch}");
+    }
+    let not_old = when(&[], &[("GO", "1.5")]);
+    assert!(matches!(at_point(&not_old, "1.5", "amd64"), Answer::Not { .. }));
+    assert!(runs(&not_old, &facts()), "a workflow is not asked about its matrix");
 }
 
 #[test]

@@ -11,8 +11,8 @@ use mergeyard_plan::{
     policy::Trust,
     rules::{ConcurrencyRule, RunsOn, StepKind},
     secrets::{Level, SecretRule},
-    spec::OnFailure,
-    workflows::{self, Gates, Plan, Request},
+    spec::{Limits, OnFailure},
+    workflows::{self, Gates, PipelineFile, Plan, Request},
 };
 use mergeyard_types::TreeId;
 use proptest::prelude::*;
@@ -272,11 +272,49 @@ fn what_depends_on_a_workflow_that_is_left_out_is_left_out_too() {
             ("f", Some("it needs workflow `nobody`, and no file is called so")),
             // That none of its steps has anything to do is no reason against what follows.
             ("g", None),
-            ("h", Some("none of its steps runs on `push`")),
+            ("h", Some("none of its steps runs: the event is `push`, and it runs on `tag` (h.yml:1)")),
         ]
     );
     assert_eq!(plan.workflows[3].rules.needs, ["e"]);
     assert!(plan.workflows[6].rules.needs.is_empty());
+}
+
+#[test]
+fn a_step_keeps_its_own_reason_when_its_workflow_does_not_run() {
+    let plan = planned(
+        &[
+            (
+                "idle.yml",
+                "services: [{name: db, image: postgres}]
+steps:
+  - {name: a, image: alpine, commands: [make], when: {branch: release}}
+  - {name: b, image: alpine, commands: [make], when: {path: docs/**}}
+",
+            ),
+            (
+                "needy.yml",
+                "depends_on: nobody
+steps:
+  - {name: a, image: alpine, commands: [make]}
+  - {name: b, image: alpine, commands: [make], when: {event: tag}}
+",
+            ),
+        ],
+        &facts(),
+    );
+    assert_eq!(
+        plan.text(),
+        "event push
+
+skip idle: none of its steps runs
+  skip a: `branch` is `main`, and it runs on `release` (idle.yml:3)
+  skip b: it runs when `docs/**` changes (idle.yml:4), and what changed is `src/main.rs`
+
+skip needy: it needs workflow `nobody`, and no file is called so
+  skip a: its workflow does not run
+  skip b: the event is `push`, and it runs on `tag` (needy.yml:4)
+"
+    );
 }
 
 #[test]
@@ -371,6 +409,9 @@ steps:
     assert!(a.rules.retry_failures);
     let b = &workflow.steps[2];
     assert!(b.rules.detached && b.timeout.as_secs() == 24 * 3600);
+    let unnamed = "concurrency: {limit: 1, group: '${CI_COMMIT_TAG}'}\nsteps: [{name: a, image: alpine}]\n";
+    let own = ConcurrencyRule { group: "build".into(), limit: 1 };
+    assert_eq!(only(&one(unnamed, &facts())).rules.concurrency, Some(own), "the workflow's own");
 }
 
 #[test]
@@ -543,6 +584,69 @@ steps: [{name: a, image: alpine, commands: [make]}]
 }
 
 #[test]
+fn what_a_person_gives_never_stands_for_what_mergeyard_says() {
+    let text = "matrix: {CI_REPO: [theirs]}
+steps:
+  - {name: a, image: 'alpine:${CI_COMMIT_BRANCH}', commands: ['echo ${CI_REPO}'], when: {branch: main}}
+  - {name: b, image: alpine, commands: [make], when: {evaluate: 'CI_COMMIT_BRANCH == \"release\"'}}
+  - {name: c, image: alpine, commands: [make], when: {evaluate: 'CI_COMMIT_TAG != \"\"'}}
+  - {name: d, image: alpine, commands: [make], when: {evaluate: 'CI_REPO == \"theirs\"'}}
+";
+    let mut facts = on(EventKind::Manual);
+    let given = [("CI", "x"), ("CI_COMMIT_BRANCH", "release"), ("CI_COMMIT_TAG", "v1"), ("CIDER", "dry")];
+    facts.inputs = given.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let plan = one(text, &facts);
+    let runs: Vec<bool> = only(&plan).steps.iter().map(|step| step.verdict == Verdict::Run).collect();
+    assert_eq!(runs, [true, true, false, false, false]);
+    let step = container(&only(&plan).steps[1]);
+    assert_eq!(step.image, "alpine:main");
+    assert_eq!(step.commands, ["echo theirs"], "an axis is what a file is made of");
+    let mut told: Vec<&str> = step.environment.keys().map(String::as_str).collect();
+    told.retain(|name| *name != "CI_REPO");
+    assert_eq!(told, ["CIDER"]);
+}
+
+#[test]
+fn the_default_of_an_input_is_there_wherever_a_given_one_is() {
+    let base = "inputs: {zone: {default: utc}, where: {default: nowhere}}\n";
+    let text = "include: base.yml
+inputs:
+  where: {default: 'to-${CI_COMMIT_BRANCH}'}
+  count: {type: number, default: 3}
+  nothing: {}
+steps:
+  - name: a
+    image: alpine
+    commands: ['${where} ${count} ${zone} ${nothing:-nothing} [${where}, x]']
+    when: {evaluate: 'where == \"to-main\" && count == \"3\" && zone == \"utc\"'}
+  - {name: b, image: alpine, entrypoint: [${count}, ${nothing:-x}], depends_on: []}
+";
+    let file = |path: &str, text: &str, included| PipelineFile {
+        path: path.to_owned(),
+        content: Ok(text.as_bytes().to_vec()),
+        included,
+    };
+    let files = [file("build.yml", text, vec![file("base.yml", base, vec![])])];
+    let asked = |facts: &Facts| {
+        workflows::plan(&workflows::read(&files, facts, &Limits::DEFAULT), &Request::of(facts))
+    };
+    for event in [EventKind::Manual, EventKind::Push] {
+        let plan = asked(&on(event));
+        assert_eq!(only(&plan).verdict, Verdict::Run, "{event}");
+        let step = &only(&plan).steps[1];
+        assert_eq!(step.verdict, Verdict::Run, "{event}");
+        assert_eq!(container(step).commands, ["to-main 3 utc nothing [to-main, x]"], "{event}");
+        assert_eq!(container(step).environment["where"], "to-main");
+        assert_eq!(container(&only(&plan).steps[2]).entrypoint, ["3", "x"]);
+    }
+    let mut facts = on(EventKind::Manual);
+    facts.inputs.insert("where".to_owned(), "moon".to_owned());
+    let plan = asked(&facts);
+    assert!(matches!(only(&plan).steps[1].verdict, Verdict::Skip(_)), "what is given counts");
+    assert_eq!(container(&only(&plan).steps[1]).environment["where"], "moon");
+}
+
+#[test]
 fn a_condition_that_cannot_be_evaluated_refuses_with_its_place() {
     let refused = refusal(&one(
         "when:\n  evaluate: 'CI_REPO'\nsteps: [{name: a, image: alpine, commands: [make]}]\n",
@@ -550,6 +654,19 @@ fn a_condition_that_cannot_be_evaluated_refuses_with_its_place() {
     ));
     assert!(refused.starts_with(".mergeyard/build.yml:2:"), "{refused}");
     assert!(refused.contains("`evaluate`: the expression yields text"), "{refused}");
+    let steps = "steps: [{name: a, image: alpine, commands: [make]}]\n";
+    for (evaluate, place) in [
+        ("'true && now() == 1'", "2:22:"),
+        ("\"true && now() == 1\"", "2:22:"),
+        ("true && now() == 1", "2:21:"),
+        // Where a place inside of the expression is not a place of the file, it is the expression's.
+        ("'CI_REPO != ''x'' && now() == 1'", "2:13:"),
+        (">-\n    true &&\n    now() == 1", "3:5:"),
+        ("true &&\n    now() == 1", "2:13:"),
+    ] {
+        let refused = refusal(&one(&format!("when:\n  evaluate: {evaluate}\n{steps}"), &facts()));
+        assert!(refused.starts_with(&format!(".mergeyard/build.yml:{place}")), "{evaluate}: {refused}");
+    }
 }
 
 #[test]
