@@ -158,7 +158,12 @@ impl Reading<'_> {
     fn points(&mut self, file: &PipelineFile) -> Result<Vec<SourcePoint>, Vec<Finding>> {
         let bytes = file.content.as_ref().map_err(|finding| vec![finding.clone()])?;
         let text = spec::text(&file.path, bytes, self.limits).map_err(|finding| vec![finding])?;
-        let points = spec::matrix(&file.path, text, self.limits)?;
+        let included = file
+            .included
+            .iter()
+            .filter_map(|part| spec::text(&part.path, part.content.as_ref().ok()?, self.limits).ok());
+        let included: Vec<&str> = included.collect();
+        let points = spec::matrix_with(&file.path, text, &included, self.limits)?;
         // What it costs is known before any of it is read.
         let included: usize =
             file.included.iter().filter_map(|part| Some(part.content.as_ref().ok()?.len())).sum();
@@ -215,12 +220,20 @@ fn at_point(
     let lookup = |name: &str| variables.get(name).cloned();
     let mut included = Vec::with_capacity(file.included.len());
     for part in &file.included {
-        let bytes = part.content.as_ref().map_err(Finding::clone)?;
+        let bytes = part.content.as_ref().map_err(|why| not_included(file, text, part, why))?;
         included.push((&part.path, substitute(&part.path, spec::text(&part.path, bytes, limits)?, &lookup)?));
     }
     let included: Vec<spec::Included<'_>> =
         included.iter().map(|(file, text)| spec::Included { file, text }).collect();
     Ok(spec::read_with(&file.path, &substitute(&file.path, text, &lookup)?, &included, limits))
+}
+
+/// What is wrong with an included file as a whole stands where it is asked for.
+fn not_included(file: &PipelineFile, text: &str, part: &PipelineFile, why: &Finding) -> Finding {
+    let asked = spec::includes(text).into_iter().find(|path| path.value == part.path);
+    let At { line, column } = asked.map(|path| path.at).unwrap_or_default();
+    let message = format!("`{}` cannot be included: {}", part.path, why.message);
+    Finding::error(&file.path, why.code, message).at(line, column)
 }
 
 /// The workflow of a file: its name without folder, leading dot and extension.

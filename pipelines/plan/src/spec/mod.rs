@@ -29,7 +29,7 @@ mod when;
 pub(crate) use grammar::duration;
 pub use include::{Included, includes};
 pub use limits::Limits;
-pub use matrix::matrix;
+pub use matrix::{matrix, matrix_with};
 pub use read::{Read, read, read_with, text};
 pub use schema::schema;
 

@@ -24,11 +24,12 @@ pub(super) struct Tree {
 }
 
 /// Reads the first document of `text`. `known` are anchors of included files; those of this
-/// file come first.
+/// file come first. Without `known`, nobody has read these files yet, and what stands for one of
+/// their values is empty.
 pub(super) fn parse(
     file: usize,
     text: &str,
-    known: &HashMap<String, Node>,
+    known: Option<&HashMap<String, Node>>,
     limits: &Limits,
     findings: &mut Findings,
 ) -> Tree {
@@ -85,7 +86,7 @@ type Stop = (Place, &'static str, String);
 struct Builder<'a, 'f, 'n> {
     file: usize,
     limits: &'a Limits,
-    known: &'a HashMap<String, Node>,
+    known: Option<&'a HashMap<String, Node>>,
     findings: &'f mut Findings<'n>,
     frames: Vec<Frame>,
     /// By the number that the parser gives them; a name may be used again.
@@ -183,7 +184,11 @@ impl Builder<'_, '_, '_> {
                 self.put(Node { alias: true, ..self.anchors[&id].clone() }, 0)
             }
             Event::UnresolvedAlias(name) => {
-                let Some(node) = self.known.get(&*name) else {
+                let Some(known) = self.known else {
+                    let empty = Kind::Scalar(Scalar { text: String::new(), plain: true });
+                    return self.put(Node { alias: true, ..Node::new(place, empty) }, 0);
+                };
+                let Some(node) = known.get(&*name) else {
                     let message = format!(
                         "no anchor {} stands above: write `&` and this name before the value to repeat",
                         Quoted(&name)

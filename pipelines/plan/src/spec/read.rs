@@ -68,7 +68,7 @@ fn workflow<'a>(
     let mut underneath = Workflow::default();
     for (number, part) in (1..).zip(included.iter().take(limits.includes)) {
         findings.files.push(part.file);
-        let tree = parse(number, part.text, &anchors, limits, findings);
+        let tree = parse(number, part.text, Some(&anchors), limits, findings);
         anchors.extend(tree.anchors);
         if let Some(root) = tree.root {
             include::check_fragment(&root, findings);
@@ -76,7 +76,7 @@ fn workflow<'a>(
             underneath = include::on_top(part, underneath);
         }
     }
-    let root = parse(0, text, &anchors, limits, findings).root;
+    let root = parse(0, text, Some(&anchors), limits, findings).root;
     let Some(root) = root.filter(|root| !root.is_null()) else {
         if !findings.any_error() {
             findings.error(Place::default(), "pipeline-empty", "the file is empty: it needs `steps`");
