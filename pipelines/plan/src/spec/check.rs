@@ -64,9 +64,14 @@ fn names(what: &str, steps: &[Step], findings: &mut Findings) {
 fn keys(what: &str, step: &Step, findings: &mut Findings) {
     let here = place(step, step.name.at, findings);
     let name = format!("the {what} {}", Quoted(&step.name));
-    let mut say = |code, message| findings.error(here, code, message);
     let built_in_clone = what == "clone step" && *step.name == "git";
     let image = step.image.as_ref().is_some_and(|image| !image.trim().is_empty());
+    if let Some(uses) = step.uses.as_ref().filter(|_| what != "step") {
+        let message = format!("{name} has `uses`: only a step is a built-in action, give it an `image`");
+        findings.error(place(step, uses.at, findings), "pipeline-uses", message);
+        return;
+    }
+    let mut say = |code, message| findings.error(here, code, message);
     if step.uses.is_some() {
         let own = [
             ("image", step.image.is_some()),

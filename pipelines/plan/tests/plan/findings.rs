@@ -345,3 +345,17 @@ fn messages_stay_on_one_line_and_short() {
         }
     }
 }
+
+#[test]
+fn only_a_step_is_a_built_in_action() {
+    one(
+        "steps: {a: {image: x}}\nservices: [{name: q, uses: nonsense}]\n",
+        "2:28 error pipeline-uses",
+        "the service `q` has `uses`: only a step is a built-in action",
+    );
+    one(
+        "steps: {a: {image: x}}\nclone: {git: {uses: image}}\n",
+        "2:21 error pipeline-uses",
+        "the clone step `git` has `uses`: only a step is a built-in action, give it an `image`",
+    );
+}
