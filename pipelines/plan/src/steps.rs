@@ -336,6 +336,14 @@ impl Context<'_> {
         }
     }
 
+    /// Whether a clone step names the repository itself.
+    fn is_own(&self, remote: &Value) -> bool {
+        let repo = &self.request.facts.repo;
+        remote.as_str().is_none_or(|remote| {
+            ["", &repo.clone_url, &repo.clone_ssh_url, &repo.url].contains(&remote.trim_end_matches('/'))
+        })
+    }
+
     /// The commit alone, unless tags are wanted: then all of the history, so that `git describe` works.
     fn clone_action(&self, step: Option<&Step>, findings: &mut Vec<Finding>) -> CloneAction {
         let base = self.base();
@@ -359,6 +367,11 @@ impl Context<'_> {
                     Some(true) => {}
                     None => findings.push(clone_finding(self.file, key, "is true or false")),
                 },
+                "remote" if !self.is_own(value) => findings.push(clone_finding(
+                    self.file,
+                    key,
+                    "names another repository, and the built-in clone brings this one only: give the step another image, and `commands` that clone",
+                )),
                 _ => findings.push(Finding {
                     level: crate::finding::Level::Warning,
                     ..clone_finding(

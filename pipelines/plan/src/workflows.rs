@@ -370,7 +370,8 @@ struct Draft<'a> {
     point: &'a SourcePoint,
     verdict: Verdict,
     why: String,
-    /// Left out because none of its steps has anything to do: for what depends on it that is fine.
+    /// Left out although its clone or a service would run, because none of its steps does. In
+    /// Woodpecker it runs, so for what depends on it that is fine.
     idle: bool,
     on: RunsOn,
     needs: Vec<String>,
@@ -444,7 +445,7 @@ impl<'a> Draft<'a> {
             self.findings.push(Finding::error(file, "labels", why).at(at.line, at.column));
         }
         if !self.any_error() && !self.steps.any_work() {
-            self.idle = true;
+            self.idle = self.steps.steps.iter().any(|step| step.verdict == Verdict::Run);
             self.skip(format!("none of its steps runs on `{}`", request.facts.pipeline.event));
         }
     }
