@@ -224,7 +224,7 @@ fn at_point(
         included.push((&part.path, substitute(&part.path, spec::text(&part.path, bytes, limits)?, &lookup)?));
     }
     let included: Vec<spec::Included<'_>> =
-        included.iter().map(|(file, text)| spec::Included { file, text }).collect();
+        included.iter().map(|(file, text)| spec::Included { file, text: text.into() }).collect();
     Ok(spec::read_with(&file.path, &substitute(&file.path, text, &lookup)?, &included, limits))
 }
 

@@ -14,13 +14,13 @@ use super::{
     node::{Kind, Node},
     parse::{Tree, parse},
 };
-use crate::substitute::substitute;
+use crate::substitute::{Text, substitute};
 
 /// A file that another one includes, after substitution.
 #[derive(Debug, Clone, Copy)]
 pub struct Included<'a> {
     pub file: &'a str,
-    pub text: &'a str,
+    pub text: Text<'a>,
 }
 
 /// The files that `text`, which is not substituted yet, asks to have put underneath it, for the
@@ -49,13 +49,13 @@ pub(super) fn anchors(included: &[&str]) -> HashMap<String, Node> {
 
 fn unsubstituted(text: &str, known: Option<&HashMap<String, Node>>) -> Tree {
     let limits = Limits::DEFAULT;
-    let tree = |text: &str| {
+    let tree = |text: Text<'_>| {
         let mut findings = Findings::new("", limits.findings);
         Some(parse(0, text, known, &limits, &mut findings)).filter(|tree| tree.root.is_some())
     };
     // `[${NAME}]` is YAML only once something stands for the expression.
-    let emptied = || tree(&substitute("", text, &|_| None).ok()?);
-    tree(text).or_else(emptied).unwrap_or_default()
+    let emptied = || tree((&substitute("", text, &|_| None).ok()?).into());
+    tree(text.into()).or_else(emptied).unwrap_or_default()
 }
 
 /// Whether git can be asked for it.

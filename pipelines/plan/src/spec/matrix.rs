@@ -32,7 +32,7 @@ pub fn matrix_with(
         return Ok(vec![Point::new()]);
     }
     let mut findings = Findings::new(file, limits.findings);
-    let Tree { root, .. } = parse(0, text, Some(&include::anchors(included)), limits, &mut findings);
+    let Tree { root, .. } = parse(0, text.into(), Some(&include::anchors(included)), limits, &mut findings);
     let points = match root.as_ref().and_then(|root| root.get("matrix")) {
         Some(node) => points(node, limits, &mut findings),
         None => Vec::new(),

@@ -15,6 +15,7 @@ use super::{
     node::{Key, Kind, Node, Place, Weight},
     scalar::Scalar,
 };
+use crate::substitute::Text;
 
 /// One file as a tree. No root: the file is empty, or the findings say why it cannot be read.
 #[derive(Default)]
@@ -28,13 +29,14 @@ pub(super) struct Tree {
 /// their values is empty.
 pub(super) fn parse(
     file: usize,
-    text: &str,
+    text: Text<'_>,
     known: Option<&HashMap<String, Node>>,
     limits: &Limits,
     findings: &mut Findings,
 ) -> Tree {
     let mut builder = Builder {
         file,
+        text,
         limits,
         known,
         findings,
@@ -44,7 +46,7 @@ pub(super) fn parse(
         spent: Weight::default(),
         root: None,
     };
-    match builder.read(text) {
+    match builder.read() {
         Ok(()) => builder.tree(),
         Err((place, code, message)) => {
             builder.findings.error(place, code, message);
@@ -54,10 +56,10 @@ pub(super) fn parse(
 }
 
 /// The parser may put what is missing behind the last line, where nobody can look.
-fn syntax(error: &ScanError, file: usize, text: &str, limits: &Limits) -> Stop {
-    let last = text.lines().last().unwrap_or_default();
-    let end = At { line: text.lines().count().max(1), column: last.chars().count() + 1 };
-    let place = Place { file, at: at(error.marker()).min(end) };
+fn syntax(error: &ScanError, file: usize, text: Text<'_>, limits: &Limits) -> Stop {
+    let last = text.text.lines().last().unwrap_or_default();
+    let end = At { line: text.text.lines().count().max(1), column: last.chars().count() + 1 };
+    let place = Place { file, at: text.written(at(error.marker()).min(end)) };
     match error.kind() {
         ErrorKind::RecursionLimitExceeded => (place, "yaml-depth", too_deep(limits)),
         _ => {
@@ -85,6 +87,7 @@ type Stop = (Place, &'static str, String);
 
 struct Builder<'a, 'f, 'n> {
     file: usize,
+    text: Text<'a>,
     limits: &'a Limits,
     known: Option<&'a HashMap<String, Node>>,
     findings: &'f mut Findings<'n>,
@@ -118,7 +121,8 @@ enum Slot {
 }
 
 impl Builder<'_, '_, '_> {
-    fn read(&mut self, text: &str) -> Result<(), Stop> {
+    fn read(&mut self) -> Result<(), Stop> {
+        let text = self.text.text;
         if text.len() > self.limits.file_bytes {
             let message = format!(
                 "the file has {} bytes, more than the {} that are read: move scripts into files of the repository",
@@ -129,7 +133,7 @@ impl Builder<'_, '_, '_> {
         }
         let mut documents = 0;
         for event in Parser::new_from_str_with_options(text, options(self.limits)) {
-            let (event, span) = event.map_err(|error| syntax(&error, self.file, text, self.limits))?;
+            let (event, span) = event.map_err(|error| syntax(&error, self.file, self.text, self.limits))?;
             if let Event::DocumentStart(..) = event {
                 documents += 1;
             }
@@ -306,7 +310,8 @@ impl Builder<'_, '_, '_> {
 
     fn check_tag(&mut self, tag: Option<&Tag>, span: &Span) {
         let Some(tag) = tag else { return };
-        let place = Place { file: self.file, at: at(&span.tag_start().unwrap_or(span.start)) };
+        let at = self.text.written(at(&span.tag_start().unwrap_or(span.start)));
+        let place = Place { file: self.file, at };
         let core = ["str", "int", "float", "bool", "null", "seq", "map", "merge"];
         if !core.iter().any(|name| tag.is_yaml_core_schema_tag(name)) && !tag.original().eq("!") {
             let message =
@@ -316,7 +321,7 @@ impl Builder<'_, '_, '_> {
     }
 
     fn place(&self, span: &Span) -> Place {
-        Place { file: self.file, at: at(&span.start) }
+        Place { file: self.file, at: self.text.written(at(&span.start)) }
     }
 
     fn tree(mut self) -> Tree {

@@ -17,7 +17,7 @@ use super::{
     scalar,
     when::statuses,
 };
-use crate::finding::Finding;
+use crate::{finding::Finding, substitute::Text};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Read {
@@ -52,14 +52,19 @@ pub fn read(file: &str, text: &str, limits: &Limits) -> Read {
 
 /// Reads a file on top of those it includes. A file that is asked for and not in `included` is a
 /// finding, so the caller leaves out what the repository does not have.
-pub fn read_with(file: &str, text: &str, included: &[Included], limits: &Limits) -> Read {
+pub fn read_with<'a>(
+    file: &str,
+    text: impl Into<Text<'a>>,
+    included: &[Included],
+    limits: &Limits,
+) -> Read {
     let mut findings = Findings::new(file, limits.findings);
-    let workflow = workflow(text, included, limits, &mut findings).filter(|_| !findings.any_error());
+    let workflow = workflow(text.into(), included, limits, &mut findings).filter(|_| !findings.any_error());
     Read { workflow, findings: findings.into_list() }
 }
 
 fn workflow<'a>(
-    text: &str,
+    text: Text<'_>,
     included: &[Included<'a>],
     limits: &Limits,
     findings: &mut Findings<'a>,

@@ -5,6 +5,8 @@ use mergeyard_plan::{
     spec::{Limits, Read, read},
 };
 
+use crate::built::{facts, planned};
+
 fn reading(text: &str) -> Read {
     read("build.yml", text, &Limits::default())
 }
@@ -358,4 +360,38 @@ fn only_a_step_is_a_built_in_action() {
         "2:21 error pipeline-uses",
         "the clone step `git` has `uses`: only a step is a built-in action, give it an `image`",
     );
+}
+
+/// What is said of a file on a push of `MERGE` to `main`.
+fn planned_findings(text: &str) -> Vec<String> {
+    planned(&[("build.yml", text)], &facts()).findings.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn places_are_those_of_the_file_and_not_of_what_substitution_made_of_it() {
+    for (text, says) in [
+        (
+            "steps:\n  - {name: \"${CI_COMMIT_SHA}\", image: x, detach: 3}\n",
+            "build.yml:2:50: `detach` is a number",
+        ),
+        (
+            "steps:\n  - name: ${CI_COMMIT_SHA}${CI_REPO_NAME}\n    image: x\n    detach: 3\n",
+            "build.yml:4:13: `detach` is a number",
+        ),
+        ("steps: [{name: ${UNKNOWN:-a}, image: x, detach: 3}]\n", "build.yml:1:49: `detach` is a number"),
+        ("steps: [{name: a$$b${UNKNOWN}, image: x, detach: 3}]\n", "build.yml:1:50: `detach` is a number"),
+        ("steps: [{name: a, image: x, detach: ${CI_COMMIT_SHA}}]\n", "build.yml:1:37: `detach` is a number"),
+        ("steps: [{name: ${CI_COMMIT_SHA}, image: *x}]\n", "build.yml:1:41: no anchor `x`"),
+        (
+            "variables: [ä${CI_COMMIT_SHA}]\nx-a: [${CI_COMMIT_SHA}, !mine x]\nsteps: [{name: a, image: x}]\n",
+            "build.yml:2:25: the tag `!mine` means nothing here",
+        ),
+        (
+            "steps: [{name: ${CI_COMMIT_SHA}, image: x, when: {evaluate: '+'}}]\n",
+            "build.yml:1:61: `evaluate`: ",
+        ),
+    ] {
+        let said = planned_findings(text);
+        assert!(said.len() == 1 && said[0].starts_with(says), "{text}: {said:#?}");
+    }
 }

@@ -10,7 +10,7 @@ use mergeyard_plan::{
 use crate::built::facts;
 
 fn over(text: &str, included: &[(&str, &str)]) -> Read {
-    let included: Vec<_> = included.iter().map(|(file, text)| Included { file, text }).collect();
+    let included: Vec<_> = included.iter().map(|(file, text)| Included { file, text: (*text).into() }).collect();
     read_with("build.yml", text, &included, &Limits::default())
 }
 
