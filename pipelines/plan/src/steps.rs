@@ -466,8 +466,8 @@ impl Context<'_> {
             for name in settings::secrets(value) {
                 if let Err(why) = self.secret(&name, image, is_plugin(step)) {
                     let message = format!("step `{}`: {why}", step.name.value);
-                    findings
-                        .push(Finding::error(self.file, "secret", message).at(key.at.line, key.at.column));
+                    let finding = Finding::error(self.file_of(step), "secret", message);
+                    findings.push(finding.at(key.at.line, key.at.column));
                 }
             }
         }
@@ -475,6 +475,9 @@ impl Context<'_> {
 
     fn secret(&self, name: &str, image: &str, plugin: bool) -> Result<(), String> {
         let facts = self.request.facts;
+        if name.trim().is_empty() {
+            return Err("`from_secret` has no name of a secret; write it there".to_owned());
+        }
         if secrets::is_fork(facts) {
             return Err(format!(
                 "secret `{name}` is not given to pull requests from forks; restrict the step with `when`, or build after the merge"

@@ -158,6 +158,10 @@ impl Reading<'_> {
     fn points(&mut self, file: &PipelineFile) -> Result<Vec<SourcePoint>, Vec<Finding>> {
         let bytes = file.content.as_ref().map_err(|finding| vec![finding.clone()])?;
         let text = spec::text(&file.path, bytes, self.limits).map_err(|finding| vec![finding])?;
+        let unread = spec::unread_includes(&file.path, text);
+        if !unread.is_empty() {
+            return Err(unread);
+        }
         let included = file
             .included
             .iter()
@@ -259,6 +263,7 @@ pub fn plan(sources: &[Source], request: &Request<'_>) -> Plan {
         }
     }
     connect(&mut drafts);
+    warn_of_namesakes(&mut drafts);
     let mut plan =
         Plan { event: request.facts.pipeline.event, workflows: vec![], whys: vec![], findings: vec![] };
     let mut told = HashSet::new();
@@ -517,7 +522,7 @@ fn wrong_inputs(workflow: &Workflow, facts: &Facts, file: &str) -> Vec<Finding> 
         let given = facts.inputs.get(name).or(input.default.as_ref());
         let says = match (given, &input.kind) {
             (None, _) if input.required => "it is required; give it when you start the run".to_owned(),
-            (Some(value), InputKind::Number) if value.parse::<f64>().is_err() => {
+            (Some(value), InputKind::Number) if !input.kind.takes(value) => {
                 format!("`{value}` is not a number")
             }
             (Some(value), InputKind::Boolean) if !matches!(value.as_str(), "true" | "false") => {
@@ -577,6 +582,24 @@ fn connect(drafts: &mut [Draft<'_>]) {
         drafts.iter().filter(|draft| draft.verdict == Verdict::Run).map(|draft| draft.name.clone()).collect();
     for draft in drafts {
         draft.needs.retain(|need| running.contains(need));
+    }
+}
+
+/// `build.yml` and `build.yaml` of one folder are one name to all who go by names.
+fn warn_of_namesakes(drafts: &mut [Draft<'_>]) {
+    let mut first: HashMap<(&str, String), &str> = HashMap::new();
+    for draft in drafts {
+        let file = draft.source.file.as_str();
+        let folder = file.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let known = *first.entry((folder, draft.name.clone())).or_insert(file);
+        if known != file {
+            let message = format!(
+                "`{known}` is a workflow `{}` too: neither `depends_on` nor statuses tell them apart, rename one",
+                draft.name
+            );
+            let error = Finding::error(file, "pipeline-name", message);
+            draft.findings.push(Finding { level: Level::Warning, ..error });
+        }
     }
 }
 

@@ -9,15 +9,22 @@ use super::{
     node::Place,
 };
 
-pub(super) fn workflow(workflow: &Workflow, steps: Place, limits: &Limits, findings: &mut Findings) {
+/// Beside the workflow the places of its steps and services.
+pub(super) fn workflow(
+    workflow: &Workflow,
+    places: (Place, Place),
+    limits: &Limits,
+    findings: &mut Findings,
+) {
     let Workflow { clone, steps: list, services, .. } = workflow;
-    for (what, count, most) in
-        [("steps", list.len(), limits.steps), ("services", services.len(), limits.services)]
-    {
+    for (what, count, most, place) in [
+        ("steps", list.len(), limits.steps, places.0),
+        ("services", services.len(), limits.services, places.1),
+    ] {
         if count > most {
             let message =
                 format!("the file has {count} {what}, more than {most}: split it into several workflows");
-            findings.error(steps, "pipeline-size", message);
+            findings.error(place, "pipeline-size", message);
             return;
         }
     }
@@ -102,9 +109,16 @@ fn keys(what: &str, step: &Step, findings: &mut Findings) {
             format!("{name} has `with` and no `uses`: what a plugin gets stands under `settings`"),
         );
     }
+    if what == "step" && step.ready.is_some() && !step.detach {
+        let message = format!(
+            "{name} has `ready`, which is passed over: others wait for its end, remove it or `detach` the step"
+        );
+        findings.warning(here, "pipeline-ready", message);
+    }
     if step.settings.is_empty() {
         return;
     }
+    let mut say = |code, message| findings.error(here, code, message);
     for (key, there) in [("commands", !step.commands.is_empty()), ("entrypoint", !step.entrypoint.is_empty())]
     {
         if there {

@@ -14,7 +14,10 @@ use super::{
     node::{Kind, Node},
     parse::{Tree, parse},
 };
-use crate::substitute::{Text, substitute};
+use crate::{
+    finding::Finding,
+    substitute::{Text, substitute},
+};
 
 /// A file that another one includes, after substitution.
 #[derive(Debug, Clone, Copy)]
@@ -27,14 +30,34 @@ pub struct Included<'a> {
 /// caller to fetch. What cannot be the path of a file is left out, and a text that cannot be read
 /// includes nothing; `read_with` says why.
 pub fn includes(text: &str) -> Vec<Spanned<String>> {
+    let mut files = wanted(text);
+    files.truncate(Limits::DEFAULT.includes);
+    files.retain(|path| is_path(path) && !path.contains(EXPRESSION));
+    files
+}
+
+/// What begins an expression, which is not there yet when it is asked what a file includes.
+const EXPRESSION: &str = "${";
+
+/// What is wrong with the paths in `text`, which is not substituted yet.
+pub fn unread_includes(file: &str, text: &str) -> Vec<Finding> {
+    let early = wanted(text).into_iter().filter(|path| path.contains(EXPRESSION));
+    let finding = |path: Spanned<String>| {
+        let message = format!(
+            "{} cannot be included: includes are read before substitution, write the path without `${{…}}`",
+            Quoted(&path)
+        );
+        Finding::error(file, "pipeline-include", message).at(path.at.line, path.at.column)
+    };
+    early.map(finding).collect()
+}
+
+fn wanted(text: &str) -> Vec<Spanned<String>> {
     if !text.contains("include") {
         return Vec::new();
     }
     let root = unsubstituted(text, None).root;
-    let mut files = root.as_ref().and_then(|root| root.get("include")).map(Node::texts).unwrap_or_default();
-    files.truncate(Limits::DEFAULT.includes);
-    files.retain(|path| is_path(path));
-    files
+    root.as_ref().and_then(|root| root.get("include")).map(Node::texts).unwrap_or_default()
 }
 
 /// The anchors of included files, for what is read before substitution.

@@ -111,6 +111,9 @@ fn axis(key: &Key, node: &Node, findings: &mut Findings) -> Vec<String> {
 }
 
 fn value(key: &Key, node: &Node, findings: &mut Findings) -> Option<String> {
+    if node.is_null() {
+        return Some(String::new());
+    }
     let value = node.text();
     if value.is_none() {
         let message =

@@ -27,7 +27,7 @@ mod step;
 mod when;
 
 pub(crate) use grammar::duration;
-pub use include::{Included, includes};
+pub use include::{Included, includes, unread_includes};
 pub use limits::Limits;
 pub use matrix::{matrix, matrix_with};
 pub use read::{Read, read, read_with, text};

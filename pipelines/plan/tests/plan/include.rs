@@ -10,7 +10,8 @@ use mergeyard_plan::{
 use crate::built::facts;
 
 fn over(text: &str, included: &[(&str, &str)]) -> Read {
-    let included: Vec<_> = included.iter().map(|(file, text)| Included { file, text: (*text).into() }).collect();
+    let included: Vec<_> =
+        included.iter().map(|(file, text)| Included { file, text: (*text).into() }).collect();
     read_with("build.yml", text, &included, &Limits::default())
 }
 
@@ -198,4 +199,24 @@ fn aliases_across_files_are_counted_too() {
         "{:?}",
         said(&read)
     );
+}
+
+#[test]
+fn what_a_file_includes_is_read_before_substitution() {
+    let file = PipelineFile {
+        path: "build.yml".to_owned(),
+        content: Ok(b"steps: [{name: a, image: x}]\ninclude: [ci/a.yml, 'ci/${CI_REPO_NAME}.yml']\n".to_vec()),
+        included: Vec::new(),
+    };
+    let facts = facts();
+    let sources = workflows::read(&[file], &facts, &Limits::default());
+    let said: Vec<String> = sources[0].points[0].findings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said,
+        [
+            "build.yml:2:21: `ci/${CI_REPO_NAME}.yml` cannot be included: includes are read before substitution, \
+          write the path without `${…}`"
+        ]
+    );
+    assert_eq!(includes("include: ['ci/${CI_REPO_NAME}.yml', b.yml]").len(), 1);
 }

@@ -589,6 +589,8 @@ steps: [{name: a, image: alpine, commands: [make]}]
         (&[][..], "input `where`: it is required"),
         (&[("where", "moon")], "`moon` is none of staging, production"),
         (&[("where", "staging"), ("count", "many")], "`many` is not a number"),
+        (&[("where", "staging"), ("count", "inf")], "`inf` is not a number"),
+        (&[("where", "staging"), ("count", "NaN")], "`NaN` is not a number"),
     ] {
         let why = refusal(&asked(inputs));
         assert!(why.contains(says), "{why}");
