@@ -167,12 +167,13 @@ impl Reading<'_> {
             .iter()
             .filter_map(|part| spec::text(&part.path, part.content.as_ref().ok()?, self.limits).ok());
         let included: Vec<&str> = included.collect();
+        // What it costs is known before any of it is read: once for the matrix, and then for each point.
+        let size = text.len() + included.iter().map(|text| text.len()).sum::<usize>();
+        self.bytes = self.bytes.saturating_add(size);
+        self.within(file)?;
         let points = spec::matrix_with(&file.path, text, &included, self.limits)?;
-        // What it costs is known before any of it is read.
-        let included: usize =
-            file.included.iter().filter_map(|part| Some(part.content.as_ref().ok()?.len())).sum();
         self.workflows += points.len().max(1);
-        self.bytes = self.bytes.saturating_add((text.len() + included).saturating_mul(points.len()));
+        self.bytes = self.bytes.saturating_add(size.saturating_mul(points.len().saturating_sub(1)));
         self.within(file)?;
         let first = self.workflows - points.len().max(1) + 1;
         let points = points.into_iter().enumerate();
