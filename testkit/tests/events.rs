@@ -578,6 +578,29 @@ async fn an_included_file_is_the_default_branchs() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_included_refuses_its_own_file_at_once() {
+    let [gone, folder] = ["../x", "ci"].map(|path| format!("include: {path}\n{BUILD}"));
+    let steps = "variables: {image: &image debian}\nsteps: {shared: {image: *image, commands: make}}\n";
+    let anchors =
+        "include: ci/steps.yml\nwhen: {event: pull_request}\nsteps: {own: {image: *image, commands: make}}\n";
+    let yard = yard(&[
+        (".mergeyard/a.yml", &gone),
+        (".mergeyard/b.yml", &folder),
+        (".mergeyard/c.yml", anchors),
+        ("ci/steps.yml", steps),
+    ])
+    .await;
+    yard.send("d-1", "pull_request", &opened(&yard)).await;
+    yard.settle().await;
+    let [a, b, c] = &shown(&yard, yard.first.head)[..] else { panic!() };
+    assert!(a.2.starts_with(".mergeyard/a.yml:1:10: `../x` is not the path of a file"), "{}", a.2);
+    assert!(b.2.starts_with(".mergeyard/b.yml:1:10: `ci` cannot be included: it is not a file"), "{}", b.2);
+    assert_eq!(c.1, "success", "the other file goes its way, with the anchors of what it includes");
+    assert_eq!(yard.script.played(), ["clone clone", "container shared", "container own"]);
+    yard.close().await;
+}
+
+#[tokio::test]
 async fn one_commit_has_the_facts_of_each_event_that_is_about_it() {
     let yard = yard(&[(".mergeyard/build.yml", BUILD)]).await;
     yard.send("d-1", "pull_request", &opened(&yard)).await;

@@ -39,7 +39,8 @@ pub fn resolve(
     Ok(())
 }
 
-/// The names of all secrets that a value asks for, at any depth, in lower case.
+/// The names of all secrets that a value asks for, at any depth, in lower case. One whose name was
+/// left out has an empty one.
 pub fn secrets(value: &Value) -> Vec<String> {
     let mut found = Vec::new();
     walk(value, &mut found);
@@ -50,6 +51,7 @@ fn walk(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(map) => match map.get(FROM_SECRET) {
             Some(Value::String(name)) => found.push(name.to_lowercase()),
+            Some(Value::Null) => found.push(String::new()),
             _ => map.values().for_each(|value| walk(value, found)),
         },
         Value::Array(items) => items.iter().for_each(|value| walk(value, found)),

@@ -345,6 +345,14 @@ impl Context<'_> {
         }
     }
 
+    /// Whether a clone step names the repository itself.
+    fn is_own(&self, remote: &Value) -> bool {
+        let repo = &self.request.facts.repo;
+        remote.as_str().is_none_or(|remote| {
+            ["", &repo.clone_url, &repo.clone_ssh_url, &repo.url].contains(&remote.trim_end_matches('/'))
+        })
+    }
+
     /// The commit alone, unless tags are wanted: then all of the history, so that `git describe` works.
     fn clone_action(&self, step: Option<&Step>, findings: &mut Vec<Finding>) -> CloneAction {
         let base = self.base();
@@ -368,6 +376,11 @@ impl Context<'_> {
                     Some(true) => {}
                     None => findings.push(clone_finding(self.file, key, "is true or false")),
                 },
+                "remote" if !self.is_own(value) => findings.push(clone_finding(
+                    self.file,
+                    key,
+                    "names another repository, and the built-in clone brings this one only: give the step another image, and `commands` that clone",
+                )),
                 _ => findings.push(Finding {
                     level: crate::finding::Level::Warning,
                     ..clone_finding(
@@ -459,8 +472,8 @@ impl Context<'_> {
             for name in settings::secrets(value) {
                 if let Err(why) = self.secret(&name, image, is_plugin(step)) {
                     let message = format!("step `{}`: {why}", step.name.value);
-                    findings
-                        .push(Finding::error(self.file, "secret", message).at(key.at.line, key.at.column));
+                    let finding = Finding::error(self.file_of(step), "secret", message);
+                    findings.push(finding.at(key.at.line, key.at.column));
                 }
             }
         }
@@ -468,6 +481,9 @@ impl Context<'_> {
 
     fn secret(&self, name: &str, image: &str, plugin: bool) -> Result<(), String> {
         let facts = self.request.facts;
+        if name.trim().is_empty() {
+            return Err("`from_secret` has no name of a secret; write it there".to_owned());
+        }
         if secrets::is_fork(facts) {
             return Err(format!(
                 "secret `{name}` is not given to pull requests from forks; restrict the step with `when`, or build after the merge"

@@ -8,7 +8,10 @@
 //! A value is put in once and never looked at again, so nothing that somebody else has written,
 //! such as a commit message, can become an expression.
 
-use crate::{finding::Finding, spec::Limits};
+use crate::{
+    finding::Finding,
+    spec::{At, Limits},
+};
 
 /// Expressions inside of expressions. Reading them is recursive; this bounds the stack.
 const NESTING: usize = 16;
@@ -20,6 +23,31 @@ const WORK: usize = 32 * 1024 * 1024;
 /// What comes out can be no larger than what the reader takes.
 const OUTPUT: usize = Limits::DEFAULT.file_bytes;
 
+/// A text after substitution, with the way back: findings are about what somebody wrote.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Substituted {
+    text: String,
+    /// In the order of the text; each holds up to the next.
+    pieces: Vec<Piece>,
+}
+
+/// A part of a substituted text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Piece {
+    at: At,
+    /// Where it comes from in the file.
+    written: At,
+    /// Whether it was taken over as it stands, or is the value of what stands there.
+    kept: bool,
+}
+
+/// The text of a file, substituted or as it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Text<'a> {
+    pub(crate) text: &'a str,
+    pieces: &'a [Piece],
+}
+
 /// Replaces what stands in `${…}`; a name that `lookup` does not know becomes nothing.
 ///
 /// `$$` stands for one `$`, a bare `$NAME` is left for the shell, and so is `${{ … }}`, which is
@@ -28,14 +56,71 @@ pub fn substitute(
     file: &str,
     text: &str,
     lookup: &dyn Fn(&str) -> Option<String>,
-) -> Result<String, Finding> {
-    let mut reader = Reader { text, at: 0, work: 0, lookup };
-    reader.all().map_err(|Fault { at, message }| {
-        let before = &text[..at];
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        Finding::error(file, "substitution", message).at(line, column)
-    })
+) -> Result<Substituted, Finding> {
+    let mut reader = Reader { text, at: 0, work: 0, lookup, pieces: Vec::new() };
+    match reader.all() {
+        Ok(output) => Ok(Substituted { pieces: pieces(text, &output, &reader.pieces), text: output }),
+        Err(Fault { at, message }) => {
+            let At { line, column } = after(At { line: 1, column: 1 }, &text[..at]);
+            Err(Finding::error(file, "substitution", message).at(line, column))
+        }
+    }
+}
+
+impl std::ops::Deref for Substituted {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
+impl<'a> From<&'a str> for Text<'a> {
+    fn from(text: &'a str) -> Self {
+        Self { text, pieces: &[] }
+    }
+}
+
+impl<'a> From<&'a Substituted> for Text<'a> {
+    fn from(substituted: &'a Substituted) -> Self {
+        Self { text: &substituted.text, pieces: &substituted.pieces }
+    }
+}
+
+impl Text<'_> {
+    /// Where in the file stands what this text has at a place.
+    pub(crate) fn written(&self, at: At) -> At {
+        let next = self.pieces.partition_point(|piece| piece.at <= at);
+        let Some(piece) = next.checked_sub(1).map(|piece| self.pieces[piece]) else { return at };
+        match at.line - piece.at.line {
+            _ if !piece.kept => piece.written,
+            0 => At { column: piece.written.column + (at.column - piece.at.column), ..piece.written },
+            lines => At { line: piece.written.line + lines, ..at },
+        }
+    }
+}
+
+/// Places for the positions in bytes at which pieces begin, in the substituted text and the file.
+fn pieces(file: &str, text: &str, starts: &[(usize, usize, bool)]) -> Vec<Piece> {
+    let mut pieces = Vec::with_capacity(starts.len());
+    let (mut from, mut at, mut written) = ((0, 0), At { line: 1, column: 1 }, At { line: 1, column: 1 });
+    for (in_text, in_file, kept) in starts {
+        at = after(at, &text[from.0..*in_text]);
+        written = after(written, &file[from.1..*in_file]);
+        from = (*in_text, *in_file);
+        pieces.push(Piece { at, written, kept: *kept });
+    }
+    pieces
+}
+
+/// The place behind `text`, which begins at `at`.
+fn after(at: At, text: &str) -> At {
+    match text.rsplit_once('\n') {
+        None => At { column: at.column + text.chars().count(), ..at },
+        Some((lines, last)) => {
+            At { line: at.line + lines.matches('\n').count() + 1, column: last.chars().count() + 1 }
+        }
+    }
 }
 
 struct Reader<'a> {
@@ -44,6 +129,8 @@ struct Reader<'a> {
     at: usize,
     work: usize,
     lookup: &'a dyn Fn(&str) -> Option<String>,
+    /// Where pieces begin: in what was made, in the text, and whether they are kept.
+    pieces: Vec<(usize, usize, bool)>,
 }
 
 struct Fault {
@@ -61,10 +148,15 @@ impl<'a> Reader<'a> {
             if self.rest().starts_with("${{") {
                 output.push_str(self.later());
             } else if self.eat("${") {
+                self.pieces.push((output.len(), start, false));
                 output.push_str(&self.expression(start, 1)?);
+                self.pieces.push((output.len(), self.at, true));
+            } else if self.eat("$$") {
+                output.push('$');
+                self.pieces.push((output.len(), self.at, true));
             } else {
                 output.push('$');
-                self.at += if self.rest().starts_with("$$") { 2 } else { 1 };
+                self.at += 1;
             }
             if output.len() > OUTPUT {
                 let message = format!("substitution makes more than {OUTPUT} bytes of this file");

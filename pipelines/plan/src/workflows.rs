@@ -18,7 +18,7 @@ use crate::{
     secrets::SecretRule,
     spec::{self, At, InputKind, Limits, Point, Status, Workflow},
     steps::{self, Context, Steps},
-    substitute::substitute,
+    substitute::{Substituted, Text, substitute},
     when::{self, Answer, Circumstances},
 };
 
@@ -158,12 +158,22 @@ impl Reading<'_> {
     fn points(&mut self, file: &PipelineFile) -> Result<Vec<SourcePoint>, Vec<Finding>> {
         let bytes = file.content.as_ref().map_err(|finding| vec![finding.clone()])?;
         let text = spec::text(&file.path, bytes, self.limits).map_err(|finding| vec![finding])?;
-        let points = spec::matrix(&file.path, text, self.limits)?;
-        // What it costs is known before any of it is read.
-        let included: usize =
-            file.included.iter().filter_map(|part| Some(part.content.as_ref().ok()?.len())).sum();
+        let unread = spec::unread_includes(&file.path, text);
+        if !unread.is_empty() {
+            return Err(unread);
+        }
+        let included = file
+            .included
+            .iter()
+            .filter_map(|part| spec::text(&part.path, part.content.as_ref().ok()?, self.limits).ok());
+        let included: Vec<&str> = included.collect();
+        // What it costs is known before any of it is read: once for the matrix, and then for each point.
+        let size = text.len() + included.iter().map(|text| text.len()).sum::<usize>();
+        self.bytes = self.bytes.saturating_add(size);
+        self.within(file)?;
+        let points = spec::matrix_with(&file.path, text, &included, self.limits)?;
         self.workflows += points.len().max(1);
-        self.bytes = self.bytes.saturating_add((text.len() + included).saturating_mul(points.len()));
+        self.bytes = self.bytes.saturating_add(size.saturating_mul(points.len().saturating_sub(1)));
         self.within(file)?;
         let first = self.workflows - points.len().max(1) + 1;
         let points = points.into_iter().enumerate();
@@ -214,7 +224,7 @@ fn at_point(
 ) -> Result<spec::Read, Finding> {
     let mut texts = Vec::with_capacity(file.included.len() + 1);
     for part in &file.included {
-        let bytes = part.content.as_ref().map_err(Finding::clone)?;
+        let bytes = part.content.as_ref().map_err(|why| not_included(file, text, part, why))?;
         texts.push((part.path.as_str(), spec::text(&part.path, bytes, limits)?));
     }
     texts.push((&file.path, text));
@@ -246,14 +256,22 @@ fn defaults(texts: &[(&str, &str)], variables: &Variables, limits: &Limits) -> V
 fn substituted<'t>(
     texts: &[(&'t str, &str)],
     lookup: &dyn Fn(&str) -> Option<String>,
-) -> Result<Vec<(&'t str, String)>, Finding> {
+) -> Result<Vec<(&'t str, Substituted)>, Finding> {
     texts.iter().map(|(file, text)| Ok((*file, substitute(file, text, lookup)?))).collect()
 }
 
 /// The included files, and the text of the one that includes them, which is the last.
-fn parts<'t>(texts: &'t [(&str, String)]) -> (Vec<spec::Included<'t>>, &'t str) {
-    let Some(((_, own), included)) = texts.split_last() else { return (Vec::new(), "") };
-    (included.iter().map(|(file, text)| spec::Included { file, text }).collect(), own)
+fn parts<'t>(texts: &'t [(&str, Substituted)]) -> (Vec<spec::Included<'t>>, Text<'t>) {
+    let Some(((_, own), included)) = texts.split_last() else { return (Vec::new(), "".into()) };
+    (included.iter().map(|(file, text)| spec::Included { file, text: text.into() }).collect(), own.into())
+}
+
+/// What is wrong with an included file as a whole stands where it is asked for.
+fn not_included(file: &PipelineFile, text: &str, part: &PipelineFile, why: &Finding) -> Finding {
+    let asked = spec::includes(text).into_iter().find(|path| path.value == part.path);
+    let At { line, column } = asked.map(|path| path.at).unwrap_or_default();
+    let message = format!("`{}` cannot be included: {}", part.path, why.message);
+    Finding::error(&file.path, why.code, message).at(line, column)
 }
 
 /// The workflow of a file: its name without folder, leading dot and extension.
@@ -279,6 +297,7 @@ pub fn plan(sources: &[Source], request: &Request<'_>) -> Plan {
         }
     }
     connect(&mut drafts);
+    warn_of_namesakes(&mut drafts);
     let mut plan =
         Plan { event: request.facts.pipeline.event, workflows: vec![], whys: vec![], findings: vec![] };
     let mut told = HashSet::new();
@@ -390,7 +409,8 @@ struct Draft<'a> {
     point: &'a SourcePoint,
     verdict: Verdict,
     why: String,
-    /// Left out because none of its steps has anything to do: for what depends on it that is fine.
+    /// Left out although its clone or a service would run, because none of its steps does. In
+    /// Woodpecker it runs, so for what depends on it that is fine.
     idle: bool,
     on: RunsOn,
     needs: Vec<String>,
@@ -467,7 +487,7 @@ impl<'a> Draft<'a> {
             self.findings.push(Finding::error(file, "labels", why).at(at.line, at.column));
         }
         if !self.any_error() && !self.steps.any_work() {
-            self.idle = true;
+            self.idle = self.steps.steps.iter().any(|step| step.verdict == Verdict::Run);
             let reasons: BTreeSet<&str> = self.steps.left_out().map(|(_, why)| why).collect();
             let why = match reasons.first() {
                 Some(why) if reasons.len() == 1 => format!("none of its steps runs: {why}"),
@@ -584,7 +604,7 @@ fn wrong_inputs(workflow: &Workflow, facts: &Facts, file: &str) -> Vec<Finding> 
         let given = facts.inputs.get(name).or(input.default.as_ref());
         let says = match (given, &input.kind) {
             (None, _) if input.required => "it is required; give it when you start the run".to_owned(),
-            (Some(value), InputKind::Number) if value.parse::<f64>().is_err() => {
+            (Some(value), InputKind::Number) if !input.kind.takes(value) => {
                 format!("`{value}` is not a number")
             }
             (Some(value), InputKind::Boolean) if !matches!(value.as_str(), "true" | "false") => {
@@ -644,6 +664,24 @@ fn connect(drafts: &mut [Draft<'_>]) {
         drafts.iter().filter(|draft| draft.verdict == Verdict::Run).map(|draft| draft.name.clone()).collect();
     for draft in drafts {
         draft.needs.retain(|need| running.contains(need));
+    }
+}
+
+/// `build.yml` and `build.yaml` of one folder are one name to all who go by names.
+fn warn_of_namesakes(drafts: &mut [Draft<'_>]) {
+    let mut first: HashMap<(&str, String), &str> = HashMap::new();
+    for draft in drafts {
+        let file = draft.source.file.as_str();
+        let folder = file.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let known = *first.entry((folder, draft.name.clone())).or_insert(file);
+        if known != file {
+            let message = format!(
+                "`{known}` is a workflow `{}` too: neither `depends_on` nor statuses tell them apart, rename one",
+                draft.name
+            );
+            let error = Finding::error(file, "pipeline-name", message);
+            draft.findings.push(Finding { level: Level::Warning, ..error });
+        }
     }
 }
 

@@ -73,7 +73,8 @@ fn read(file: PathBuf) -> Result<Event, Failed> {
     let wrong = |why: String| Failed::Usage(format!("{}: {why}", file.display()).into());
     let bytes = std::fs::read(&file).map_err(|error| wrong(error.to_string()))?;
     let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
-    let event = MARKS.iter().find(|(key, _)| json.get(key).is_some()).map(|(_, event)| *event);
+    let is_told = |value: &serde_json::Value| value.is_object() || value.is_string();
+    let event = MARKS.iter().find(|(key, _)| json.get(key).is_some_and(is_told)).map(|(_, event)| *event);
     let event = event.ok_or_else(|| {
         wrong(
             "it is none of the payloads that start something: pull_request, push, release, deployment"

@@ -217,11 +217,10 @@ impl Planning<'_> {
     }
 }
 
-/// The files that a file asks for, as far as they can be names of files at all.
+/// The files that a file asks for.
 fn includes(source: &sources::Source) -> Vec<String> {
     let text = source.content.as_ref().ok().and_then(|bytes| std::str::from_utf8(bytes).ok());
-    let named = text.map(spec::includes).unwrap_or_default().into_iter().map(|name| name.value);
-    named.filter(|name| !name.is_empty() && !name.contains(char::is_control)).collect()
+    text.map(spec::includes).unwrap_or_default().into_iter().map(|name| name.value).collect()
 }
 
 async fn with_includes(

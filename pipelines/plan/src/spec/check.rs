@@ -9,15 +9,22 @@ use super::{
     node::Place,
 };
 
-pub(super) fn workflow(workflow: &Workflow, steps: Place, limits: &Limits, findings: &mut Findings) {
+/// Beside the workflow the places of its steps and services.
+pub(super) fn workflow(
+    workflow: &Workflow,
+    places: (Place, Place),
+    limits: &Limits,
+    findings: &mut Findings,
+) {
     let Workflow { clone, steps: list, services, .. } = workflow;
-    for (what, count, most) in
-        [("steps", list.len(), limits.steps), ("services", services.len(), limits.services)]
-    {
+    for (what, count, most, place) in [
+        ("steps", list.len(), limits.steps, places.0),
+        ("services", services.len(), limits.services, places.1),
+    ] {
         if count > most {
             let message =
                 format!("the file has {count} {what}, more than {most}: split it into several workflows");
-            findings.error(steps, "pipeline-size", message);
+            findings.error(place, "pipeline-size", message);
             return;
         }
     }
@@ -64,9 +71,14 @@ fn names(what: &str, steps: &[Step], findings: &mut Findings) {
 fn keys(what: &str, step: &Step, findings: &mut Findings) {
     let here = place(step, step.name.at, findings);
     let name = format!("the {what} {}", Quoted(&step.name));
-    let mut say = |code, message| findings.error(here, code, message);
     let built_in_clone = what == "clone step" && *step.name == "git";
     let image = step.image.as_ref().is_some_and(|image| !image.trim().is_empty());
+    if let Some(uses) = step.uses.as_ref().filter(|_| what != "step") {
+        let message = format!("{name} has `uses`: only a step is a built-in action, give it an `image`");
+        findings.error(place(step, uses.at, findings), "pipeline-uses", message);
+        return;
+    }
+    let mut say = |code, message| findings.error(here, code, message);
     if step.uses.is_some() {
         let own = [
             ("image", step.image.is_some()),
@@ -97,9 +109,16 @@ fn keys(what: &str, step: &Step, findings: &mut Findings) {
             format!("{name} has `with` and no `uses`: what a plugin gets stands under `settings`"),
         );
     }
+    if what == "step" && step.ready.is_some() && !step.detach {
+        let message = format!(
+            "{name} has `ready`, which is passed over: others wait for its end, remove it or `detach` the step"
+        );
+        findings.warning(here, "pipeline-ready", message);
+    }
     if step.settings.is_empty() {
         return;
     }
+    let mut say = |code, message| findings.error(here, code, message);
     for (key, there) in [("commands", !step.commands.is_empty()), ("entrypoint", !step.entrypoint.is_empty())]
     {
         if there {

@@ -10,7 +10,7 @@ use super::{
     node::{Kind, Node, Place},
     scalar,
 };
-use crate::event::EventKind;
+use crate::{event::EventKind, settings::FROM_SECRET};
 
 /// What may stand as a value.
 pub(super) enum Shape {
@@ -19,6 +19,8 @@ pub(super) enum Shape {
     Json,
     /// Any single value, taken as the text it was written as.
     Text,
+    /// The name of a gate.
+    Gate,
     Flag,
     Number {
         least: i64,
@@ -59,6 +61,8 @@ pub(super) enum Standing {
     Current,
     /// Read or passed over, with a word on what to write today.
     Old(&'static str),
+    /// Read by Woodpecker and not here, which the reader says with what it means.
+    Elsewhere,
     /// No longer read: a file with it would do something else than it says.
     Gone(&'static str),
 }
@@ -95,7 +99,7 @@ pub(super) fn check(shape: &Shape, node: &Node, what: &str, findings: &mut Findi
                 check(shape, node, what, findings);
             }
         }
-        Shape::Json => check_numbers(node, findings),
+        Shape::Json => check_passed_on(node, findings),
         Shape::Any | Shape::Text => {}
         _ => {
             let Some(scalar) = scalar else { return };
@@ -126,7 +130,7 @@ fn check_keys(table: &Table, node: &Node, what: &str, findings: &mut Findings) {
                             format!("{name} is no longer read: {instead}"),
                         );
                     }
-                    Standing::Current => {}
+                    Standing::Current | Standing::Elsewhere => {}
                 }
                 if !value.is_null() {
                     check(&known.shape, value, &name, findings);
@@ -192,8 +196,8 @@ fn check_step(table: &Table, step: &Node, name: Option<&str>, findings: &mut Fin
     }
 }
 
-/// Values that are passed on as JSON.
-fn check_numbers(node: &Node, findings: &mut Findings) {
+/// Values that are passed on as JSON, and the secrets among them.
+fn check_passed_on(node: &Node, findings: &mut Findings) {
     match &node.kind {
         Kind::Scalar(scalar) if scalar::value(scalar).is_none() => {
             let message =
@@ -201,8 +205,19 @@ fn check_numbers(node: &Node, findings: &mut Findings) {
             findings.error(node.place, "pipeline-number", message);
         }
         Kind::Scalar(_) => {}
-        Kind::List(nodes) => nodes.iter().for_each(|node| check_numbers(node, findings)),
-        Kind::Map(entries) => entries.iter().for_each(|(_, node)| check_numbers(node, findings)),
+        Kind::List(nodes) => nodes.iter().for_each(|node| check_passed_on(node, findings)),
+        Kind::Map(entries) => {
+            for (key, node) in entries {
+                check_passed_on(node, findings);
+                // One without a name may have got it from a variable, and matters where its step runs.
+                let is_name = || node.scalar().and_then(scalar::value).is_some_and(|value| value.is_string());
+                if key.text == FROM_SECRET && !node.is_null() && !is_name() {
+                    let message =
+                        format!("`{FROM_SECRET}` is {}, but takes the name of a secret", node.kind_name());
+                    findings.error(node.place, "pipeline-secret", message);
+                }
+            }
+        }
     }
 }
 
@@ -217,9 +232,13 @@ impl Shape {
             Shape::Either(shapes) => shapes.iter().any(|shape| shape.accepts(node)),
             Shape::Flag => node.flag().is_some(),
             Shape::Number { .. } => node.scalar().and_then(scalar::integer).is_some(),
-            Shape::Text | Shape::Duration | Shape::Glob | Shape::Event | Shape::Variable | Shape::Word(_) => {
-                node.scalar().is_some() && !node.is_null()
-            }
+            Shape::Text
+            | Shape::Gate
+            | Shape::Duration
+            | Shape::Glob
+            | Shape::Event
+            | Shape::Variable
+            | Shape::Word(_) => node.scalar().is_some() && !node.is_null(),
         }
     }
 
@@ -238,7 +257,7 @@ impl Shape {
                 all.join(" or ")
             }
             Shape::Word(words) => list(words),
-            Shape::Text | Shape::Glob | Shape::Event | Shape::Variable => "text".into(),
+            Shape::Text | Shape::Gate | Shape::Glob | Shape::Event | Shape::Variable => "text".into(),
         }
     }
 
@@ -253,6 +272,10 @@ impl Shape {
                     Err(("pipeline-number", format!("{what} is {quoted}, but takes {least} {most}")))
                 }
             },
+            Shape::Gate if text.trim().is_empty() => {
+                let message = "name the gate, such as `approve: production`";
+                Err(("pipeline-approve", message.to_owned()))
+            }
             Shape::Duration if duration(text).is_none() => {
                 let message =
                     format!("{quoted} is not a duration: write a number and s, m or h, such as 30m");

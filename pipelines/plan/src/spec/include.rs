@@ -14,33 +14,76 @@ use super::{
     node::{Kind, Node},
     parse::{Tree, parse},
 };
-use crate::substitute::substitute;
+use crate::{
+    finding::Finding,
+    substitute::{Text, substitute},
+};
 
 /// A file that another one includes, after substitution.
 #[derive(Debug, Clone, Copy)]
 pub struct Included<'a> {
     pub file: &'a str,
-    pub text: &'a str,
+    pub text: Text<'a>,
 }
 
 /// The files that `text`, which is not substituted yet, asks to have put underneath it, for the
-/// caller to fetch. A text that cannot be read includes nothing; `read_with` says why.
+/// caller to fetch. What cannot be the path of a file is left out, and a text that cannot be read
+/// includes nothing; `read_with` says why.
 pub fn includes(text: &str) -> Vec<Spanned<String>> {
+    let mut files = wanted(text);
+    files.truncate(Limits::DEFAULT.includes);
+    files.retain(|path| is_path(path) && !path.contains(EXPRESSION));
+    files
+}
+
+/// What begins an expression, which is not there yet when it is asked what a file includes.
+const EXPRESSION: &str = "${";
+
+/// What is wrong with the paths in `text`, which is not substituted yet.
+pub fn unread_includes(file: &str, text: &str) -> Vec<Finding> {
+    let early = wanted(text).into_iter().filter(|path| path.contains(EXPRESSION));
+    let finding = |path: Spanned<String>| {
+        let message = format!(
+            "{} cannot be included: includes are read before substitution, write the path without `${{…}}`",
+            Quoted(&path)
+        );
+        Finding::error(file, "pipeline-include", message).at(path.at.line, path.at.column)
+    };
+    early.map(finding).collect()
+}
+
+fn wanted(text: &str) -> Vec<Spanned<String>> {
     if !text.contains("include") {
         return Vec::new();
     }
+    let root = unsubstituted(text, None).root;
+    root.as_ref().and_then(|root| root.get("include")).map(Node::texts).unwrap_or_default()
+}
+
+/// The anchors of included files, for what is read before substitution.
+pub(super) fn anchors(included: &[&str]) -> HashMap<String, Node> {
+    let mut anchors = HashMap::new();
+    for text in included {
+        let tree = unsubstituted(text, Some(&anchors));
+        anchors.extend(tree.anchors);
+    }
+    anchors
+}
+
+fn unsubstituted(text: &str, known: Option<&HashMap<String, Node>>) -> Tree {
     let limits = Limits::DEFAULT;
-    let root = |text: &str| {
+    let tree = |text: Text<'_>| {
         let mut findings = Findings::new("", limits.findings);
-        let Tree { root, .. } = parse(0, text, &HashMap::new(), &limits, &mut findings);
-        root
+        Some(parse(0, text, known, &limits, &mut findings)).filter(|tree| tree.root.is_some())
     };
     // `[${NAME}]` is YAML only once something stands for the expression.
-    let emptied = || root(&substitute("", text, &|_| None).ok()?);
-    let root = root(text).or_else(emptied);
-    let mut files = root.as_ref().and_then(|root| root.get("include")).map(Node::texts).unwrap_or_default();
-    files.truncate(limits.includes);
-    files
+    let emptied = || tree((&substitute("", text, &|_| None).ok()?).into());
+    tree(text.into()).or_else(emptied).unwrap_or_default()
+}
+
+/// Whether git can be asked for it.
+fn is_path(path: &str) -> bool {
+    !path.contains(char::is_control) && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
 pub(super) fn on_top(own: Workflow, underneath: Workflow) -> Workflow {
@@ -79,9 +122,11 @@ pub(super) fn check_wanted(root: &Node, included: &[Included], limits: &Limits, 
     }
     for node in wanted {
         let Some(path) = node.text() else { continue };
-        if path.starts_with('/') || path.split('/').any(|part| matches!(part, "" | "." | "..")) {
-            let message =
-                format!("{} is not the path of a file, seen from the repository's root", Quoted(&path));
+        if !is_path(&path) {
+            let message = format!(
+                "{} is not the path of a file: write it as seen from the repository's root, such as `ci/base.yml`",
+                Quoted(&path)
+            );
             findings.error(node.place, "pipeline-include", message);
         } else if !included.iter().any(|part| part.file == *path) {
             let message = format!(

@@ -3,7 +3,10 @@
 //! The same table finds unknown keys and values of the wrong kind, and becomes the JSON Schema
 //! for editors, so that the reader and the schema cannot come to disagree.
 
-use super::grammar::{Key, Shape, Standing, Table};
+use super::{
+    Limits,
+    grammar::{Key, Shape, Standing, Table},
+};
 
 const fn key(name: &'static str, shape: Shape, about: &'static str) -> Key {
     Key { name, shape, about, standing: Standing::Current }
@@ -17,12 +20,17 @@ const fn gone(name: &'static str, instead: &'static str) -> Key {
     Key { name, shape: Shape::Any, about: instead, standing: Standing::Gone(instead) }
 }
 
+const fn elsewhere(name: &'static str, about: &'static str) -> Key {
+    Key { name, shape: Shape::Text, about, standing: Standing::Elsewhere }
+}
+
 const TEXTS: Shape = Shape::OneOrMore(&Shape::Text);
 const GLOBS: Shape = Shape::OneOrMore(&Shape::Glob);
 const CONSTRAINT: Shape = Shape::Either(&[GLOBS, Shape::Keys(&GLOB_LISTS)]);
 const TEXT_MAP: Shape = Shape::Map(&Shape::Text);
 const SETTINGS: Shape = Shape::Map(&Shape::Json);
 const NEEDS: Shape = Shape::OneOrMore(&Shape::Either(&[Shape::Text, Shape::Keys(&NEED)]));
+const STEP_NEEDS: Shape = Shape::OneOrMore(&Shape::Either(&[Shape::Text, Shape::Keys(&STEP_NEED)]));
 const STATUSES: Shape = Shape::OneOrMore(&Shape::Word(&["success", "failure"]));
 const CONCURRENT: Shape = Shape::Number { least: i32::MIN as i64, most: 1000 };
 const WHEN_LIST: Shape = Shape::OneOrMore(&Shape::Keys(&WHEN));
@@ -53,7 +61,7 @@ pub(super) static WORKFLOW: Table = Table {
         key("variables", Shape::Any, "A place for anchors; not read by itself"),
         key("include", TEXTS, "Files of this repository, at its default branch, to put underneath this one"),
         key("inputs", Shape::Map(&Shape::Keys(&INPUT)), "What a person is asked for when starting a run"),
-        key("approve", Shape::Text, "The gate that a person has to open before the workflow starts"),
+        key("approve", Shape::Gate, "The gate that a person has to open before the workflow starts"),
         Key {
             name: "runs_on",
             shape: STATUSES,
@@ -81,7 +89,11 @@ pub(super) static STEP: Table = Table {
         key("directory", Shape::Text, "Where the commands start, seen from the workspace"),
         key("settings", SETTINGS, "What a plugin gets, as `PLUGIN_…` variables"),
         key("environment", Shape::Either(&[SETTINGS, TEXTS]), "Environment variables"),
-        key("depends_on", NEEDS, "Steps that have to end first; with it, steps no longer run in file order"),
+        key(
+            "depends_on",
+            STEP_NEEDS,
+            "Steps that have to end first; with it, steps no longer run in file order",
+        ),
         key("when", WHEN_LIST, "When the step runs; of a list, one has to match"),
         key("failure", Shape::Word(&["fail", "ignore", "cancel"]), "What its failure means to the workflow"),
         key("detach", Shape::Flag, "Go on while this runs, until the workflow ends"),
@@ -100,13 +112,13 @@ pub(super) static STEP: Table = Table {
         key("timeout", Shape::Duration, "After this it has failed, such as 90s, 30m or 2h"),
         key(
             "retry",
-            Shape::Number { least: 0, most: u32::MAX as i64 },
+            Shape::Number { least: 0, most: Limits::DEFAULT.retries as i64 },
             "How often to try again after a failure",
         ),
         key("outputs", Shape::OneOrMore(&Shape::Variable), "Names it writes as `name=value` to $CI_OUTPUT"),
         key("ready", Shape::Keys(&READY), "When what runs beside the steps counts as started"),
         key("cache", TEXTS, "Directories to keep from run to run of this branch"),
-        key("approve", Shape::Text, "The gate that a person has to open before the step starts"),
+        key("approve", Shape::Gate, "The gate that a person has to open before the step starts"),
         old("group", "it is passed over: write `depends_on` instead"),
         old("secrets", "it is passed over: write `environment: {NAME: {from_secret: name}}` instead"),
     ],
@@ -182,6 +194,18 @@ static NEED: Table = Table {
     keys: &[
         key("name", Shape::Text, "Its name"),
         key("optional", Shape::Flag, "Fine when nothing of that name is there"),
+    ],
+};
+
+static STEP_NEED: Table = Table {
+    name: "step_need",
+    about: "A step that has to end first",
+    open: false,
+    keys: &[
+        key("name", Shape::Text, "Its name"),
+        key("optional", Shape::Flag, "Fine when nothing of that name is there"),
+        elsewhere("workflow", "Not read: a step waits for steps of its own workflow"),
+        elsewhere("step", "Not read: a step waits for steps of its own workflow"),
     ],
 };
 

@@ -2,11 +2,12 @@
 //!
 //! A matrix is read before substitution, because its values are what the substitution puts in.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Limits, Point,
     findings::{Findings, Quoted},
+    include,
     node::{Key, Kind, Node, Place},
     parse::{Tree, parse},
 };
@@ -15,12 +16,23 @@ use crate::finding::Finding;
 /// The points that the workflow in `text` runs at, in the order of its axes' names with the last
 /// axis varying fastest. Without a matrix that is one point with nothing in it.
 pub fn matrix(file: &str, text: &str, limits: &Limits) -> Result<Vec<Point>, Vec<Finding>> {
+    matrix_with(file, text, &[], limits)
+}
+
+/// The same of a file that may use the anchors of those it includes, which are not substituted
+/// either.
+pub fn matrix_with(
+    file: &str,
+    text: &str,
+    included: &[&str],
+    limits: &Limits,
+) -> Result<Vec<Point>, Vec<Finding>> {
     // Before substitution many a file is not YAML yet; without a matrix that does not matter.
     if !text.contains("matrix") {
         return Ok(vec![Point::new()]);
     }
     let mut findings = Findings::new(file, limits.findings);
-    let Tree { root, .. } = parse(0, text, &HashMap::new(), limits, &mut findings);
+    let Tree { root, .. } = parse(0, text.into(), Some(&include::anchors(included)), limits, &mut findings);
     let points = match root.as_ref().and_then(|root| root.get("matrix")) {
         Some(node) => points(node, limits, &mut findings),
         None => Vec::new(),
@@ -99,6 +111,9 @@ fn axis(key: &Key, node: &Node, findings: &mut Findings) -> Vec<String> {
 }
 
 fn value(key: &Key, node: &Node, findings: &mut Findings) -> Option<String> {
+    if node.is_null() {
+        return Some(String::new());
+    }
     let value = node.text();
     if value.is_none() {
         let message =

@@ -27,9 +27,9 @@ mod step;
 mod when;
 
 pub(crate) use grammar::duration;
-pub use include::{Included, includes};
+pub use include::{Included, includes, unread_includes};
 pub use limits::Limits;
-pub use matrix::matrix;
+pub use matrix::{matrix, matrix_with};
 pub use read::{Read, defaults, read, read_with, text};
 pub use schema::schema;
 

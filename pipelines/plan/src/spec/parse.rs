@@ -15,6 +15,7 @@ use super::{
     node::{Key, Kind, Node, Place, Weight},
     scalar::Scalar,
 };
+use crate::substitute::Text;
 
 /// One file as a tree. No root: the file is empty, or the findings say why it cannot be read.
 #[derive(Default)]
@@ -24,16 +25,18 @@ pub(super) struct Tree {
 }
 
 /// Reads the first document of `text`. `known` are anchors of included files; those of this
-/// file come first.
+/// file come first. Without `known`, nobody has read these files yet, and what stands for one of
+/// their values is empty.
 pub(super) fn parse(
     file: usize,
-    text: &str,
-    known: &HashMap<String, Node>,
+    text: Text<'_>,
+    known: Option<&HashMap<String, Node>>,
     limits: &Limits,
     findings: &mut Findings,
 ) -> Tree {
     let mut builder = Builder {
         file,
+        text,
         limits,
         known,
         findings,
@@ -43,7 +46,7 @@ pub(super) fn parse(
         spent: Weight::default(),
         root: None,
     };
-    match builder.read(text) {
+    match builder.read() {
         Ok(()) => builder.tree(),
         Err((place, code, message)) => {
             builder.findings.error(place, code, message);
@@ -53,10 +56,10 @@ pub(super) fn parse(
 }
 
 /// The parser may put what is missing behind the last line, where nobody can look.
-fn syntax(error: &ScanError, file: usize, text: &str, limits: &Limits) -> Stop {
-    let last = text.lines().last().unwrap_or_default();
-    let end = At { line: text.lines().count().max(1), column: last.chars().count() + 1 };
-    let place = Place { file, at: at(error.marker()).min(end) };
+fn syntax(error: &ScanError, file: usize, text: Text<'_>, limits: &Limits) -> Stop {
+    let last = text.text.lines().last().unwrap_or_default();
+    let end = At { line: text.text.lines().count().max(1), column: last.chars().count() + 1 };
+    let place = Place { file, at: text.written(at(error.marker()).min(end)) };
     match error.kind() {
         ErrorKind::RecursionLimitExceeded => (place, "yaml-depth", too_deep(limits)),
         _ => {
@@ -84,8 +87,9 @@ type Stop = (Place, &'static str, String);
 
 struct Builder<'a, 'f, 'n> {
     file: usize,
+    text: Text<'a>,
     limits: &'a Limits,
-    known: &'a HashMap<String, Node>,
+    known: Option<&'a HashMap<String, Node>>,
     findings: &'f mut Findings<'n>,
     frames: Vec<Frame>,
     /// By the number that the parser gives them; a name may be used again.
@@ -107,18 +111,6 @@ enum Content {
     Map { entries: Vec<(Slot, Node)>, slot: Option<Slot> },
 }
 
-/// Escapes, and lines that become one, move what comes after them; then nobody knows.
-fn begins(text: &str, style: ScalarStyle, span: &Span) -> Option<usize> {
-    let quote = match style {
-        ScalarStyle::Plain => 0,
-        ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => 1,
-        _ => return None,
-    };
-    let in_one_line = span.start.line() == span.end.line();
-    let as_it_is = span.end.col().checked_sub(span.start.col()) == Some(text.chars().count() + 2 * quote);
-    (in_one_line && as_it_is).then_some(quote)
-}
-
 /// What a value in a mapping belongs to.
 enum Slot {
     Key(Key),
@@ -129,7 +121,8 @@ enum Slot {
 }
 
 impl Builder<'_, '_, '_> {
-    fn read(&mut self, text: &str) -> Result<(), Stop> {
+    fn read(&mut self) -> Result<(), Stop> {
+        let text = self.text.text;
         if text.len() > self.limits.file_bytes {
             let message = format!(
                 "the file has {} bytes, more than the {} that are read: move scripts into files of the repository",
@@ -140,7 +133,7 @@ impl Builder<'_, '_, '_> {
         }
         let mut documents = 0;
         for event in Parser::new_from_str_with_options(text, options(self.limits)) {
-            let (event, span) = event.map_err(|error| syntax(&error, self.file, text, self.limits))?;
+            let (event, span) = event.map_err(|error| syntax(&error, self.file, self.text, self.limits))?;
             if let Event::DocumentStart(..) = event {
                 documents += 1;
             }
@@ -168,7 +161,7 @@ impl Builder<'_, '_, '_> {
                     return Err((place, "yaml-size", message));
                 }
                 let plain = style == ScalarStyle::Plain && !is_string(tag.as_deref());
-                let begins = begins(&text, style, span);
+                let begins = self.begins(&text, style, span);
                 let node = Node::new(place, Kind::Scalar(Scalar { text: text.into_owned(), plain, begins }));
                 self.spend(node.weight, place)?;
                 self.put(node, anchor)
@@ -196,7 +189,11 @@ impl Builder<'_, '_, '_> {
                 self.put(Node { alias: true, ..self.anchors[&id].clone() }, 0)
             }
             Event::UnresolvedAlias(name) => {
-                let Some(node) = self.known.get(&*name) else {
+                let Some(known) = self.known else {
+                    let empty = Kind::Scalar(Scalar { text: String::new(), plain: true, begins: None });
+                    return self.put(Node { alias: true, ..Node::new(place, empty) }, 0);
+                };
+                let Some(node) = known.get(&*name) else {
                     let message = format!(
                         "no anchor {} stands above: write `&` and this name before the value to repeat",
                         Quoted(&name)
@@ -314,7 +311,8 @@ impl Builder<'_, '_, '_> {
 
     fn check_tag(&mut self, tag: Option<&Tag>, span: &Span) {
         let Some(tag) = tag else { return };
-        let place = Place { file: self.file, at: at(&span.tag_start().unwrap_or(span.start)) };
+        let at = self.text.written(at(&span.tag_start().unwrap_or(span.start)));
+        let place = Place { file: self.file, at };
         let core = ["str", "int", "float", "bool", "null", "seq", "map", "merge"];
         if !core.iter().any(|name| tag.is_yaml_core_schema_tag(name)) && !tag.original().eq("!") {
             let message =
@@ -324,7 +322,24 @@ impl Builder<'_, '_, '_> {
     }
 
     fn place(&self, span: &Span) -> Place {
-        Place { file: self.file, at: at(&span.start) }
+        Place { file: self.file, at: self.text.written(at(&span.start)) }
+    }
+
+    /// How far behind its place a text begins. Substitution, escapes, and lines that become one move
+    /// what comes after them; then nobody knows.
+    fn begins(&self, text: &str, style: ScalarStyle, span: &Span) -> Option<usize> {
+        let quote = match style {
+            ScalarStyle::Plain => 0,
+            ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => 1,
+            _ => return None,
+        };
+        let length = text.chars().count() + 2 * quote;
+        let spans = |start: At, end: At| {
+            start.line == end.line && end.column.checked_sub(start.column) == Some(length)
+        };
+        let (start, end) = (at(&span.start), at(&span.end));
+        let as_it_is = spans(start, end) && spans(self.text.written(start), self.text.written(end));
+        as_it_is.then_some(quote)
     }
 
     fn tree(mut self) -> Tree {

@@ -17,7 +17,7 @@ use super::{
     scalar,
     when::statuses,
 };
-use crate::{environment, finding::Finding};
+use crate::{environment, finding::Finding, substitute::Text};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Read {
@@ -52,20 +52,24 @@ pub fn read(file: &str, text: &str, limits: &Limits) -> Read {
 
 /// Reads a file on top of those it includes. A file that is asked for and not in `included` is a
 /// finding, so the caller leaves out what the repository does not have.
-pub fn read_with(file: &str, text: &str, included: &[Included], limits: &Limits) -> Read {
+pub fn read_with<'a>(file: &str, text: impl Into<Text<'a>>, included: &[Included], limits: &Limits) -> Read {
     let mut findings = Findings::new(file, limits.findings);
-    let workflow = workflow(text, included, limits, &mut findings).filter(|_| !findings.any_error());
+    let workflow = workflow(text.into(), included, limits, &mut findings).filter(|_| !findings.any_error());
     Read { workflow, findings: findings.into_list() }
 }
 
 /// What the inputs of a file are when nothing is given, read ahead of the file itself because its
 /// `${…}` may name them. `None` when it is not YAML.
-pub fn defaults(text: &str, included: &[Included], limits: &Limits) -> Option<BTreeMap<String, String>> {
+pub fn defaults<'a>(
+    text: impl Into<Text<'a>>,
+    included: &[Included],
+    limits: &Limits,
+) -> Option<BTreeMap<String, String>> {
     let mut findings = Findings::new("", limits.findings);
     let mut anchors = HashMap::new();
     let mut defaults = BTreeMap::new();
-    for text in included.iter().take(limits.includes).map(|part| part.text).chain([text]) {
-        let tree = parse(0, text, &anchors, limits, &mut findings);
+    for text in included.iter().take(limits.includes).map(|part| part.text).chain([text.into()]) {
+        let tree = parse(0, text, Some(&anchors), limits, &mut findings);
         anchors.extend(tree.anchors);
         for (key, node) in tree.root.iter().filter_map(|root| root.get("inputs")).flat_map(Node::map) {
             // One of the same name takes the included one's place, with a default or without.
@@ -77,7 +81,7 @@ pub fn defaults(text: &str, included: &[Included], limits: &Limits) -> Option<BT
 }
 
 fn workflow<'a>(
-    text: &str,
+    text: Text<'_>,
     included: &[Included<'a>],
     limits: &Limits,
     findings: &mut Findings<'a>,
@@ -86,15 +90,15 @@ fn workflow<'a>(
     let mut underneath = Workflow::default();
     for (number, part) in (1..).zip(included.iter().take(limits.includes)) {
         findings.files.push(part.file);
-        let tree = parse(number, part.text, &anchors, limits, findings);
+        let tree = parse(number, part.text, Some(&anchors), limits, findings);
         anchors.extend(tree.anchors);
         if let Some(root) = tree.root {
             include::check_fragment(&root, findings);
-            let part = Reader { limits, findings, file: number }.workflow(&root);
+            let part = Reader { findings, file: number }.workflow(&root);
             underneath = include::on_top(part, underneath);
         }
     }
-    let root = parse(0, text, &anchors, limits, findings).root;
+    let root = parse(0, text, Some(&anchors), limits, findings).root;
     let Some(root) = root.filter(|root| !root.is_null()) else {
         if !findings.any_error() {
             findings.error(Place::default(), "pipeline-empty", "the file is empty: it needs `steps`");
@@ -106,19 +110,19 @@ fn workflow<'a>(
         return None;
     }
     include::check_wanted(&root, included, limits, findings);
-    let own = Reader { limits, findings, file: 0 }.workflow(&root);
+    let own = Reader { findings, file: 0 }.workflow(&root);
     let workflow = include::on_top(own, underneath);
     let steps = root.get("steps");
     let place = steps.map_or(root.place, |steps| steps.place);
     if workflow.steps.is_empty() && steps.is_none_or(|steps| steps.is_empty()) {
         findings.error(place, "pipeline-no-steps", "a pipeline needs at least one step under `steps`");
     }
-    check::workflow(&workflow, place, limits, findings);
+    let services = root.get("services").map_or(place, |services| services.place);
+    check::workflow(&workflow, (place, services), limits, findings);
     Some(workflow)
 }
 
 pub(super) struct Reader<'r, 'f> {
-    pub(super) limits: &'r Limits,
     pub(super) findings: &'r mut Findings<'f>,
     /// The one of `findings.files` that is being read.
     pub(super) file: usize,
@@ -141,7 +145,7 @@ impl Reader<'_, '_> {
             depends_on: root.get("depends_on").map(needs).unwrap_or_default(),
             runs_on: root.get("runs_on").map(statuses).unwrap_or_default(),
             concurrency: root.get("concurrency").and_then(|node| self.concurrency(node)),
-            approve: self.gate(root),
+            approve: root.get("approve").and_then(Node::text),
             inputs: root.get("inputs").map(|node| self.inputs(node)).unwrap_or_default(),
         }
     }
@@ -152,19 +156,6 @@ impl Reader<'_, '_> {
             let message = "`matrix` is passed over here: a workflow is made for every point; use it under a step's `when`";
             self.findings.warning(key.place, "pipeline-when", message);
         }
-    }
-
-    pub(super) fn gate(&mut self, node: &Node) -> Option<Spanned<String>> {
-        let node = node.get("approve")?;
-        let gate = node.text()?;
-        if gate.trim().is_empty() {
-            self.findings.error(
-                node.place,
-                "pipeline-approve",
-                "name the gate, such as `approve: production`",
-            );
-        }
-        Some(gate)
     }
 
     fn concurrency(&mut self, node: &Node) -> Option<Concurrency> {
@@ -241,18 +232,19 @@ fn workspace(node: &Node) -> Workspace {
     Workspace { base: text("base"), path: text("path") }
 }
 
-pub(super) fn needs(node: &Node) -> Vec<Need> {
-    node.one_or_more()
-        .iter()
-        .filter_map(|node| match &node.kind {
-            Kind::Map(_) => {
-                let optional = node.get("optional").and_then(Node::flag).unwrap_or_default();
-                let name = node.get("name").and_then(Node::text);
-                Some(Need { name: name.unwrap_or_else(|| spanned(node, String::new())), optional })
-            }
-            _ => Some(Need { name: node.text()?, optional: false }),
-        })
-        .collect()
+fn needs(node: &Node) -> Vec<Need> {
+    node.one_or_more().iter().filter_map(need).collect()
+}
+
+pub(super) fn need(node: &Node) -> Option<Need> {
+    match &node.kind {
+        Kind::Map(_) => {
+            let optional = node.get("optional").and_then(Node::flag).unwrap_or_default();
+            let name = node.get("name").and_then(Node::text);
+            Some(Need { name: name.unwrap_or_else(|| spanned(node, String::new())), optional })
+        }
+        _ => Some(Need { name: node.text()?, optional: false }),
+    }
 }
 
 pub(super) fn spanned<T>(node: &Node, value: T) -> Spanned<T> {

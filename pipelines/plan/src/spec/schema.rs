@@ -20,12 +20,43 @@ pub fn schema() -> Value {
     if let (Value::Object(schema), Value::Object(root)) = (&mut schema, root) {
         schema.extend(root);
         describe_actions(&mut definitions);
+        relate_keys(&mut definitions);
         schema.insert("$defs".into(), Value::Object(definitions));
         // A file whose steps all come from an included one.
         schema.remove("required");
-        schema.insert("anyOf".into(), json!([{"required": ["steps"]}, {"required": ["include"]}]));
+        let some = json!({"not": {"enum": [[], {}, null]}});
+        let own = json!({"required": ["steps"], "properties": {"steps": some}});
+        schema.insert("anyOf".into(), json!([own, {"required": ["include"]}]));
     }
+    schema["properties"]["matrix"]["anyOf"][0] = matrix();
     schema
+}
+
+/// Axes, which are lists, or points that are written out.
+fn matrix() -> Value {
+    let value = json!({"type": ["string", "number", "boolean", "null"]});
+    let point = json!({"type": "object", "additionalProperties": value});
+    json!({
+        "type": "object",
+        "properties": {"include": {"anyOf": [point, {"type": "array", "items": point}, {"type": "null"}]}},
+        "additionalProperties": {"type": "array", "items": value, "minItems": 1},
+    })
+}
+
+/// What keys have to do with each other, which the table of each does not say.
+fn relate_keys(definitions: &mut Map<String, Value>) {
+    let one_of = |keys: [&str; 2]| json!(keys.map(|key| json!({"required": [key]})));
+    for (name, rule, value) in [
+        ("step", "oneOf", one_of(["image", "uses"])),
+        ("ready", "oneOf", one_of(["command", "port"])),
+        ("service", "required", json!(["image"])),
+        ("service", "not", json!({"required": ["uses"]})),
+        ("clone", "not", json!({"required": ["uses"]})),
+    ] {
+        if let Some(Value::Object(definition)) = definitions.get_mut(name) {
+            definition.insert(rule.to_owned(), value);
+        }
+    }
 }
 
 /// What `with` takes depends on what `uses` says.
@@ -70,6 +101,7 @@ fn of(shape: &Shape, definitions: &mut Map<String, Value>) -> Value {
     match shape {
         Shape::Any | Shape::Json => Value::Bool(true),
         Shape::Text | Shape::Glob => json!({"type": ["string", "number", "boolean"]}),
+        Shape::Gate => json!({"type": ["string", "number", "boolean"], "pattern": "\\S"}),
         Shape::Flag => json!({"type": "boolean"}),
         Shape::Number { least, most } => json!({"type": "integer", "minimum": least, "maximum": most}),
         Shape::Duration => json!({"type": "string", "pattern": "^[0-9]*[1-9][0-9]*[smh]$"}),

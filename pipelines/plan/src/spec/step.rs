@@ -5,12 +5,12 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
-    OnFailure, Probe, Ready, Spanned, Step,
+    Need, OnFailure, Probe, Ready, Spanned, Step,
     findings::Quoted,
     grammar::{self, Table},
     keys::SERVICE,
     node::{Key, Kind, Node, Place},
-    read::{Reader, needs, spanned},
+    read::{Reader, need, spanned},
     scalar,
 };
 
@@ -66,7 +66,7 @@ impl Reader<'_, '_> {
             directory: text("directory").map(|directory| directory.value),
             settings: values("settings"),
             environment: self.environment(node),
-            depends_on: node.get("depends_on").map(needs),
+            depends_on: node.get("depends_on").map(|node| self.needs(node)),
             when: node.get("when").map(|node| self.when(node)).unwrap_or_default(),
             failure: match text("failure").as_ref().map(|failure| failure.as_str()) {
                 Some("ignore") => OnFailure::Ignore,
@@ -87,18 +87,49 @@ impl Reader<'_, '_> {
             uses: text("uses"),
             with: values("with"),
             timeout: node.get("timeout").and_then(|node| Some(spanned(node, duration(node)?))),
-            retry: self.retry(node),
+            retry: node.get("retry").and_then(count).unwrap_or_default(),
             outputs: texts("outputs"),
             ready: node.get("ready").and_then(|node| self.ready(node)),
             cache: self.cache(node),
-            approve: self.gate(node),
+            approve: text("approve"),
         }
+    }
+
+    /// In Woodpecker a step may wait for one of another workflow, which runs elsewhere and whose steps
+    /// nobody here knows.
+    fn needs(&mut self, node: &Node) -> Vec<Need> {
+        let is_elsewhere = |node: &Node| node.get("workflow").is_some() || node.get("step").is_some();
+        let (elsewhere, here): (Vec<_>, Vec<_>) =
+            node.one_or_more().iter().partition(|node| is_elsewhere(node));
+        for node in elsewhere {
+            let message = "dependencies on steps of other workflows are not read";
+            if node.get("optional").and_then(Node::flag) == Some(true) {
+                let message = format!("{message}: this optional one is passed over");
+                self.findings.warning(node.place, "pipeline-dependency", message);
+            } else {
+                let message = format!("{message}: let the whole workflow depend on the other one");
+                self.findings.error(node.place, "pipeline-dependency", message);
+            }
+        }
+        here.into_iter().filter_map(need).collect()
     }
 
     /// Old files list `NAME=value`.
     fn environment(&mut self, step: &Node) -> Vec<(Spanned<String>, Value)> {
         let Some(node) = step.get("environment") else { return Vec::new() };
-        if let Kind::Map(_) = node.kind {
+        if let Kind::Map(entries) = &node.kind {
+            for (key, _) in entries {
+                if key.text.is_empty() {
+                    let message = "a variable without a name is passed over: name it or remove it";
+                    self.findings.warning(key.place, "pipeline-name", message);
+                } else if key.text.contains(['=', '\0']) {
+                    let message = format!(
+                        "{} is not the name of a variable: what stands behind a `=` would be its value",
+                        Quoted(&key.text)
+                    );
+                    self.findings.error(key.place, "pipeline-name", message);
+                }
+            }
             return node.values();
         }
         let message = "a list of variables is outdated: write `NAME: value` for each";
@@ -120,18 +151,13 @@ impl Reader<'_, '_> {
         variables
     }
 
-    fn retry(&mut self, step: &Node) -> u32 {
-        let Some(node) = step.get("retry") else { return 0 };
-        let wanted = node.scalar().and_then(scalar::integer).and_then(|count| u32::try_from(count).ok());
-        if wanted.is_some_and(|count| count > self.limits.retries) {
-            let message = format!("`retry` takes 0 to {}", self.limits.retries);
-            self.findings.error(node.place, "pipeline-number", message);
-        }
-        wanted.unwrap_or_default()
-    }
-
     fn ready(&mut self, node: &Node) -> Option<Ready> {
         let timeout = node.get("timeout").and_then(duration).unwrap_or(READY_WITHIN);
+        if let Some(command) = node.get("command").filter(|command| is_blank(command)) {
+            let message = "`command` runs nothing: write what exits with 0 when it is ready";
+            self.findings.error(command.place, "pipeline-ready", message);
+            return None;
+        }
         let probe = match (node.get("command"), node.get("port")) {
             (Some(command), None) => Probe::Command(match &command.kind {
                 Kind::List(_) => command.texts().into_iter().map(|part| part.value).collect(),
@@ -180,6 +206,15 @@ impl Node {
             }
         }
     }
+}
+
+/// A command without a first word.
+fn is_blank(command: &Node) -> bool {
+    command.one_or_more().first().is_none_or(|word| word.text().is_some_and(|word| word.trim().is_empty()))
+}
+
+fn count(node: &Node) -> Option<u32> {
+    node.scalar().and_then(scalar::integer).and_then(|count| u32::try_from(count).ok())
 }
 
 fn duration(node: &Node) -> Option<Duration> {

@@ -5,6 +5,8 @@ use mergeyard_plan::{
     spec::{Limits, Read, read},
 };
 
+use crate::built::{facts, planned};
+
 fn reading(text: &str) -> Read {
     read("build.yml", text, &Limits::default())
 }
@@ -295,9 +297,13 @@ fn steps_that_wait_for_each_other_are_named() {
 
 #[test]
 fn what_mergeyard_adds_has_its_rules_too() {
-    step("retry: 11", "4:12 error pipeline-number", "`retry` takes 0 to 10");
-    step("retry: -1", "4:12 error pipeline-number", "`retry` is `-1`, but takes 0 to");
-    step("ready: {port: 0}", "4:19 error pipeline-number", "takes 1 to 65535");
+    step("retry: 11", "4:12 error pipeline-number", "`retry` is `11`, but takes 0 to 10");
+    step("retry: -1", "4:12 error pipeline-number", "`retry` is `-1`, but takes 0 to 10");
+    step("detach: true\n    ready: {port: 0}", "5:19 error pipeline-number", "takes 1 to 65535");
+    step("ready: {port: 1}", "2:11 warning pipeline-ready", "has `ready`, which is passed over");
+    for blank in ["[]", "''", "[' ']"] {
+        step(&format!("ready: {{command: {blank}}}"), "4:22 error pipeline-ready", "`command` runs nothing");
+    }
     step("ready: {timeout: 3s}", "4:12 error pipeline-ready", "either a `command` or a `port`");
     step("ready: {port: 1, command: a}", "4:12 error pipeline-ready", "either a `command` or a `port`");
     step("cache: ../secrets", "4:12 error pipeline-cache", "without `..`");
@@ -349,4 +355,127 @@ fn messages_stay_on_one_line_and_short() {
             assert!(finding.chars().count() < 300 && !finding.contains(char::is_control), "{finding}");
         }
     }
+}
+
+#[test]
+fn only_a_step_is_a_built_in_action() {
+    one(
+        "steps: {a: {image: x}}\nservices: [{name: q, uses: nonsense}]\n",
+        "2:28 error pipeline-uses",
+        "the service `q` has `uses`: only a step is a built-in action",
+    );
+    one(
+        "steps: {a: {image: x}}\nclone: {git: {uses: image}}\n",
+        "2:21 error pipeline-uses",
+        "the clone step `git` has `uses`: only a step is a built-in action, give it an `image`",
+    );
+}
+
+/// What is said of a file on a push of `MERGE` to `main`.
+fn planned_findings(text: &str) -> Vec<String> {
+    planned(&[("build.yml", text)], &facts()).findings.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn places_are_those_of_the_file_and_not_of_what_substitution_made_of_it() {
+    for (text, says) in [
+        (
+            "steps:\n  - {name: \"${CI_COMMIT_SHA}\", image: x, detach: 3}\n",
+            "build.yml:2:50: `detach` is a number",
+        ),
+        (
+            "steps:\n  - name: ${CI_COMMIT_SHA}${CI_REPO_NAME}\n    image: x\n    detach: 3\n",
+            "build.yml:4:13: `detach` is a number",
+        ),
+        ("steps: [{name: ${UNKNOWN:-a}, image: x, detach: 3}]\n", "build.yml:1:49: `detach` is a number"),
+        ("steps: [{name: a$$b${UNKNOWN}, image: x, detach: 3}]\n", "build.yml:1:50: `detach` is a number"),
+        ("steps: [{name: a, image: x, detach: ${CI_COMMIT_SHA}}]\n", "build.yml:1:37: `detach` is a number"),
+        ("steps: [{name: ${CI_COMMIT_SHA}, image: *x}]\n", "build.yml:1:41: no anchor `x`"),
+        (
+            "variables: [ä${CI_COMMIT_SHA}]\nx-a: [${CI_COMMIT_SHA}, !mine x]\nsteps: [{name: a, image: x}]\n",
+            "build.yml:2:25: the tag `!mine` means nothing here",
+        ),
+        (
+            "steps: [{name: ${CI_COMMIT_SHA}, image: x, when: {evaluate: '+'}}]\n",
+            "build.yml:1:63: `evaluate`: the expression ends",
+        ),
+    ] {
+        let said = planned_findings(text);
+        assert!(said.len() == 1 && said[0].starts_with(says), "{text}: {said:#?}");
+    }
+}
+
+#[test]
+fn a_secret_has_a_name() {
+    for (key, begins) in [("environment", "4:40"), ("settings", "4:37")] {
+        for (wrong, is) in [("3", "a number"), ("[x]", "a list"), ("{a: b}", "a mapping"), ("true", "a flag")]
+        {
+            let text = format!("{key}: {{TOKEN: {{from_secret: {wrong}}}}}");
+            let says = format!("`from_secret` is {is}, but takes the name of a secret");
+            step(&text, &format!("{begins} error pipeline-secret"), &says);
+        }
+    }
+    step("settings: {a: [{b: {from_secret: 3}}]}", "4:38 error pipeline-secret", "is a number");
+    for unnamed in ["~", "", "''", "${UNKNOWN}", "'${UNKNOWN}'"] {
+        let text = |when: &str| {
+            format!("steps: [{{name: a, image: x, {when}settings: {{token: {{from_secret: {unnamed}}}}}}}]\n")
+        };
+        let said = planned_findings(&text(""));
+        let says = "build.yml:1:40: step `a`: `from_secret` has no name of a secret; write it there";
+        assert_eq!(said, [says], "{unnamed}");
+        assert_eq!(planned_findings(&text("when: {event: tag}, ")), [""; 0], "who does not run asks nothing");
+    }
+}
+
+#[test]
+fn a_variable_has_a_name() {
+    step("environment: {'A=B': c}", "4:19 error pipeline-name", "`A=B` is not the name of a variable");
+    step("environment: {'': c}", "4:19 warning pipeline-name", "a variable without a name is passed over");
+}
+
+#[test]
+fn steps_of_other_workflows_are_not_waited_for() {
+    step(
+        "depends_on: [{workflow: aux, step: r, optional: true}]",
+        "4:18 warning pipeline-dependency",
+        "dependencies on steps of other workflows are not read: this optional one is passed over",
+    );
+    step(
+        "depends_on: {workflow: aux, step: r}",
+        "4:17 error pipeline-dependency",
+        "dependencies on steps of other workflows are not read: let the whole workflow depend on the other one",
+    );
+}
+
+#[test]
+fn too_many_services_are_told_where_they_stand() {
+    let services: String = (0..51).map(|at| format!("  s{at}: {{image: x}}\n")).collect();
+    one(
+        &format!("steps: {{a: {{image: x}}}}\nservices:\n{services}"),
+        "3:3 error pipeline-size",
+        "the file has 51 services, more than 50",
+    );
+}
+
+#[test]
+fn two_files_of_one_name_are_named() {
+    let run = "steps: [{name: a, image: x}]\n";
+    let said = |files: &[(&str, &str)]| -> Vec<String> {
+        planned(files, &facts()).findings.iter().map(ToString::to_string).collect()
+    };
+    for other in [".mergeyard/a.yml", ".mergeyard/.a.yaml"] {
+        let matrix = format!("matrix: {{A: [1, 2]}}\n{run}");
+        assert_eq!(
+            said(&[(".mergeyard/a.yaml", run), (other, &matrix)]),
+            [format!(
+                "{other}: `.mergeyard/a.yaml` is a workflow `a` too: neither `depends_on` nor statuses tell them apart, \
+                 rename one"
+            )]
+        );
+    }
+    assert_eq!(
+        said(&[(".mergeyard/a.yml", run), (".woodpecker/a.yml", run)]),
+        [""; 0],
+        "one of the two is read"
+    );
 }

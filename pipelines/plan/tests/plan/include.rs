@@ -1,9 +1,17 @@
 //! One file on top of others: what comes from where, and who wins.
 
-use mergeyard_plan::spec::{Included, Limits, Read, includes, read, read_with};
+use mergeyard_plan::{
+    decide::Verdict,
+    finding::Finding,
+    spec::{Included, Limits, Read, includes, matrix, matrix_with, read, read_with},
+    workflows::{self, PipelineFile, Request},
+};
+
+use crate::built::facts;
 
 fn over(text: &str, included: &[(&str, &str)]) -> Read {
-    let included: Vec<_> = included.iter().map(|(file, text)| Included { file, text }).collect();
+    let included: Vec<_> =
+        included.iter().map(|(file, text)| Included { file, text: (*text).into() }).collect();
     read_with("build.yml", text, &included, &Limits::default())
 }
 
@@ -28,7 +36,16 @@ fn a_file_says_which_others_it_stands_on() {
         includes("include: base.yml\nwhen: {branch: [${CI_REPO_DEFAULT_BRANCH}]}\n")[0].as_str(),
         "base.yml"
     );
-    for none in ["", "steps: {}", "include:", "matrix: {include: [{a: b}]}", "include: [", "- include: a"] {
+    for none in [
+        "",
+        "steps: {}",
+        "include:",
+        "matrix: {include: [{a: b}]}",
+        "include: [",
+        "- include: a",
+        "include: *gone",
+        "include: ['', /etc/passwd, ../x, ./ci/base.yml, ci//base.yml, ., .., ci/, \"a\\0b\"]",
+    ] {
         assert!(includes(none).is_empty(), "{none}");
     }
 }
@@ -56,6 +73,53 @@ fn included_steps_come_first_and_one_of_the_same_name_takes_their_place() {
         ("linux/amd64", "large")
     );
     assert_eq!(workflow.inputs["tag"].description.as_deref(), Some("base"));
+}
+
+#[test]
+fn a_file_is_asked_what_it_includes_before_its_anchors_are_there() {
+    let text = "include: ci/base.yml\nsteps: [{name: z, image: *golang, <<: *more}]\n";
+    assert_eq!(includes(text)[0].as_str(), "ci/base.yml");
+}
+
+#[test]
+fn a_matrix_takes_the_anchors_of_included_files() {
+    let text = "include: ci/base.yml\nmatrix: {IMAGE: [*golang, rust]}\nsteps: {a: {image: '${IMAGE}'}}\n";
+    let points = matrix_with("build.yml", text, &[BASE.1], &Limits::default()).unwrap();
+    let images: Vec<&str> = points.iter().map(|point| point["IMAGE"].as_str()).collect();
+    assert_eq!(images, ["golang:1.26", "rust"]);
+    let whens = "variables: {only: &only {branch: [${CI_REPO_DEFAULT_BRANCH}]}, two: &two [a, b]}\n";
+    let text = "include: ci/when.yml\nmatrix: {A: *two}\nwhen: *only\nsteps: {a: {image: x}}\n";
+    assert_eq!(matrix_with("build.yml", text, &[whens], &Limits::default()).unwrap().len(), 2);
+    let unknown = matrix("build.yml", text, &Limits::default()).unwrap_err();
+    assert!(
+        unknown[0].to_string().starts_with("build.yml:2:13: no anchor `two` stands above"),
+        "{unknown:?}"
+    );
+}
+
+#[test]
+fn what_lies_in_the_place_of_an_included_file_is_told_where_it_is_asked_for() {
+    let include = |path: &str, content: Result<&str, &str>| PipelineFile {
+        path: path.to_owned(),
+        content: content
+            .map(|text| text.as_bytes().to_vec())
+            .map_err(|why| Finding::error(path, "file-kind", why)),
+        included: Vec::new(),
+    };
+    let text = "steps: [{name: a, image: x}]\ninclude: [ci/base.yml, ci]\n";
+    let file = PipelineFile {
+        included: vec![include("ci/base.yml", Ok(BASE.1)), include("ci", Err("it is not a file"))],
+        ..include(".mergeyard/a.yml", Ok(text))
+    };
+    let other = include(".mergeyard/b.yml", Ok("steps: [{name: b, image: x}]\n"));
+    let facts = facts();
+    let sources = workflows::read(&[file, other], &facts, &Limits::default());
+    let plan = workflows::plan(&sources, &Request::of(&facts));
+    let said: Vec<String> = plan.findings.iter().map(ToString::to_string).collect();
+    assert_eq!(said, [".mergeyard/a.yml:2:24: `ci` cannot be included: it is not a file"]);
+    let verdicts: Vec<bool> =
+        plan.workflows.iter().map(|workflow| workflow.verdict == Verdict::Run).collect();
+    assert_eq!(verdicts, [false, true], "the other file is planned");
 }
 
 #[test]
@@ -135,4 +199,24 @@ fn aliases_across_files_are_counted_too() {
         "{:?}",
         said(&read)
     );
+}
+
+#[test]
+fn what_a_file_includes_is_read_before_substitution() {
+    let file = PipelineFile {
+        path: "build.yml".to_owned(),
+        content: Ok(b"steps: [{name: a, image: x}]\ninclude: [ci/a.yml, 'ci/${CI_REPO_NAME}.yml']\n".to_vec()),
+        included: Vec::new(),
+    };
+    let facts = facts();
+    let sources = workflows::read(&[file], &facts, &Limits::default());
+    let said: Vec<String> = sources[0].points[0].findings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said,
+        [
+            "build.yml:2:21: `ci/${CI_REPO_NAME}.yml` cannot be included: includes are read before substitution, \
+          write the path without `${…}`"
+        ]
+    );
+    assert_eq!(includes("include: ['ci/${CI_REPO_NAME}.yml', b.yml]").len(), 1);
 }

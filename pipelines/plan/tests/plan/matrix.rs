@@ -120,3 +120,13 @@ fn the_number_of_points_is_configuration() {
         4
     );
 }
+
+#[test]
+fn an_empty_value_of_an_axis_is_an_empty_text() {
+    for text in ["matrix: {A: [~, null, '', b]}", "matrix: {include: [{A: ~}, {A: }, {A: b}]}"] {
+        let points = matrix("build.yml", text, &Limits::default()).unwrap();
+        let values: Vec<&str> = points.iter().map(|point| point["A"].as_str()).collect();
+        assert_eq!(values, ["", "b"], "{text}");
+    }
+    assert_eq!(matrix("build.yml", "matrix: {A: ['~']}", &Limits::default()).unwrap()[0]["A"], "~");
+}

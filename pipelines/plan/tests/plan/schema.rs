@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use mergeyard_plan::spec::{Limits, read, schema};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Where a key of this definition stands in a file.
-const FRAMES: [(&str, &str); 13] = [
+const FRAMES: [(&str, &str); 14] = [
     ("", "steps: {a: {image: x}}\nKEY: ~\n"),
     ("step", "steps: {a: {image: x, KEY: ~}}\n"),
     ("service", "steps: {a: {image: x}}\nservices: {s: {image: x, KEY: ~}}\n"),
@@ -14,7 +14,8 @@ const FRAMES: [(&str, &str); 13] = [
     ("when", "steps: {a: {image: x, when: {KEY: ~}}}\n"),
     ("constraint", "steps: {a: {image: x, when: {ref: {KEY: ~}}}}\n"),
     ("paths", "steps: {a: {image: x, when: {path: {KEY: ~}}}}\n"),
-    ("need", "steps: {a: {image: x, depends_on: {KEY: ~}}}\n"),
+    ("need", "steps: {a: {image: x}}\ndepends_on: {KEY: ~}\n"),
+    ("step_need", "steps: {a: {image: x, depends_on: {KEY: ~}}}\n"),
     ("workspace", "steps: {a: {image: x}}\nworkspace: {KEY: ~}\n"),
     ("concurrency", "steps: {a: {image: x}}\nconcurrency: {KEY: ~}\n"),
     ("input", "steps: {a: {image: x}}\ninputs: {i: {KEY: ~}}\n"),
@@ -76,4 +77,35 @@ fn the_schema_is_whole() {
     assert!(rollout["then"]["properties"]["with"]["properties"]["health"]["description"].is_string());
     let events = schema["$defs"]["when"]["properties"]["event"].to_string();
     assert!(events.contains("pull_request_merged") && events.contains("\"cron\""), "{events}");
+}
+
+#[test]
+fn what_the_reader_refuses_by_its_form_an_editor_refuses_too() {
+    let schema = schema();
+    let of = |name: &str, key: &str| schema["$defs"][name]["properties"][key]["anyOf"][0].clone();
+    assert_eq!(of("step", "retry"), json!({"type": "integer", "minimum": 0, "maximum": 10}));
+    assert_eq!(of("step", "approve")["pattern"], "\\S");
+    assert_eq!(schema["properties"]["approve"]["anyOf"][0]["pattern"], "\\S");
+    let required = |key: &str| json!({"required": [key]});
+    assert_eq!(schema["$defs"]["step"]["oneOf"], json!([required("image"), required("uses")]));
+    assert_eq!(schema["$defs"]["ready"]["oneOf"], json!([required("command"), required("port")]));
+    assert_eq!(schema["$defs"]["service"]["required"], json!(["image"]));
+    for beside in ["service", "clone"] {
+        assert_eq!(schema["$defs"][beside]["not"], required("uses"), "{beside}");
+    }
+    let matrix = &schema["properties"]["matrix"]["anyOf"][0];
+    assert_eq!(matrix["additionalProperties"]["type"], "array");
+    assert_eq!(schema["anyOf"][0]["properties"]["steps"]["not"]["enum"], json!([[], {}, null]));
+    for refused in [
+        "steps: []",
+        "steps: {a: {image: x, retry: 11}}",
+        "steps: {a: {commands: x}}",
+        "steps: {a: {image: x, uses: image}}",
+        "steps: {a: {image: x, approve: ' '}}",
+        "steps: {a: {image: x, ready: {}}}",
+        "steps: {a: {image: x}}\nservices: {b: {commands: x}}",
+        "steps: {a: {image: x}}\nclone: {b: {uses: image}}",
+    ] {
+        assert!(read("build.yml", refused, &Limits::default()).workflow.is_none(), "{refused}");
+    }
 }

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use mergeyard_plan::{finding::Finding, substitute::substitute};
+use mergeyard_plan::{
+    finding::Finding,
+    spec::{Limits, read_with},
+    substitute::substitute,
+};
 use proptest::prelude::*;
 
 use crate::cpu_time;
@@ -26,7 +30,8 @@ fn lookup(name: &str) -> Option<String> {
 }
 
 fn filled(text: &str) -> String {
-    substitute("build.yml", text, &lookup).unwrap_or_else(|finding| panic!("{text}: {finding}"))
+    let substituted = substitute("build.yml", text, &lookup);
+    substituted.unwrap_or_else(|finding| panic!("{text}: {finding}")).to_string()
 }
 
 fn refused(text: &str) -> Finding {
@@ -250,6 +255,21 @@ proptest! {
     }
 
     #[test]
+    fn every_place_behind_a_substitution_is_one_of_the_file(
+        values in proptest::collection::vec("[a-z\nö]{0,5}", 0..5), tail in "[a-z ]{0,5}",
+    ) {
+        // What stands behind the values is wrong, and said to be where the file has it.
+        let names: String = (0..values.len()).map(|at| format!("  $$ö${{V{at}}}\n")).collect();
+        let text = format!("x: |\n{names}steps: 3{tail}\n");
+        let value = |name: &str| values.get(name[1..].parse::<usize>().unwrap()).cloned();
+        let substituted = substitute("build.yml", &text, &value).unwrap();
+        let read = read_with("build.yml", &substituted, &[], &Limits::default());
+        let place = read.findings.iter().find(|finding| finding.message.starts_with("`steps`"));
+        let place = place.map(|finding| (finding.line, finding.column));
+        prop_assert_eq!(place, Some((values.len() + 2, 8)), "{}", text);
+    }
+
+    #[test]
     fn no_expression_makes_it_panic(text in r"(\$\{?\{?|a|#|%|:|/|\*|\[|\]|-|1|,|\^|=|ö|\\|\}|\n){0,30}", value in ".{0,20}") {
         match substitute("build.yml", &text, &|_| Some(value.clone())) {
             Ok(output) => prop_assert!(output.len() <= 512 * 1024),
@@ -262,6 +282,6 @@ proptest! {
 
     #[test]
     fn text_without_a_dollar_is_left_as_it_is(text in "[^$]{0,200}") {
-        prop_assert_eq!(substitute("build.yml", &text, &|_| None).unwrap(), text);
+        prop_assert_eq!(substitute("build.yml", &text, &|_| None).unwrap().to_string(), text);
     }
 }

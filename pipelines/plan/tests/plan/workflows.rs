@@ -235,6 +235,62 @@ fn a_secret_that_is_not_there_or_not_for_this_refuses_the_workflow_at_once() {
 }
 
 #[test]
+fn a_clone_or_a_service_is_enough_for_what_depends_on_a_workflow() {
+    let verdicts = |head: &str| -> Vec<Result<(), String>> {
+        let zero = format!("{head}\nsteps: [{{name: a, image: alpine, when: {{event: tag}}}}]\n");
+        let run = |needs: &str| {
+            format!("depends_on: [{needs}]\nsteps: [{{name: a, image: alpine, commands: [make]}}]\n")
+        };
+        let files = [("dep.yml", &*run("zero")), ("dep2.yml", &run("dep")), ("zero.yml", &zero)];
+        let plan = planned(&files, &facts());
+        let verdict = |workflow: &PlannedWorkflow| match &workflow.verdict {
+            Verdict::Run => Ok(()),
+            Verdict::Skip(why) | Verdict::Refuse(why) => Err(why.clone()),
+        };
+        plan.workflows.iter().map(verdict).collect()
+    };
+    let nothing = |head: &str| {
+        let line = head.lines().count().max(1) + 1;
+        Err(format!("none of its steps runs: the event is `push`, and it runs on `tag` (zero.yml:{line})"))
+    };
+    for head in ["", "skip_clone: true\nservices: [{name: db, image: postgres}]"] {
+        assert_eq!(verdicts(head), [Ok(()), Ok(()), nothing(head)], "{head}");
+    }
+    let needs = |name: &str, why: &str| Err(format!("it needs workflow `{name}`, which is left out: {why}"));
+    let idle = "skip_clone: true\nservices: [{name: db, image: postgres, when: {event: tag}}]";
+    for head in ["skip_clone: true", idle] {
+        let dep = needs("zero", nothing(head).as_ref().unwrap_err());
+        let dep2 = needs("dep", dep.as_ref().unwrap_err());
+        assert_eq!(verdicts(head), [dep, dep2, nothing(head)], "{head}");
+    }
+}
+
+#[test]
+fn the_built_in_clone_brings_no_other_repository() {
+    let said = |remote: &str| -> Vec<String> {
+        let text = format!(
+            "clone:
+  - {{name: git, image: woodpeckerci/plugin-git}}
+  - name: testdata
+    image: woodpeckerci/plugin-git
+    settings: {{depth: 1, remote: {remote}}}
+steps: [{{name: a, image: alpine, commands: [make]}}]
+"
+        );
+        one(&text, &facts()).findings.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(
+        said("https://git.example.org/acme/testdata.git"),
+        [
+            ".mergeyard/build.yml:5:26: `remote` names another repository, and the built-in clone brings this one only: \
+          give the step another image, and `commands` that clone"
+        ]
+    );
+    let own = said("'${CI_REPO_CLONE_URL}'");
+    assert!(own.len() == 1 && own[0].contains("means nothing to the built-in clone"), "{own:?}");
+}
+
+#[test]
 fn what_depends_on_a_workflow_that_is_left_out_is_left_out_too() {
     let run = |needs: &str| format!("{needs}steps: [{{name: a, image: alpine, commands: [make]}}]\n");
     let plan = planned(
@@ -577,6 +633,8 @@ steps: [{name: a, image: alpine, commands: [make]}]
         (&[][..], "input `where`: it is required"),
         (&[("where", "moon")], "`moon` is none of staging, production"),
         (&[("where", "staging"), ("count", "many")], "`many` is not a number"),
+        (&[("where", "staging"), ("count", "inf")], "`inf` is not a number"),
+        (&[("where", "staging"), ("count", "NaN")], "`NaN` is not a number"),
     ] {
         let why = refusal(&asked(inputs));
         assert!(why.contains(says), "{why}");
