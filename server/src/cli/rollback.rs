@@ -29,7 +29,7 @@ pub(super) struct Args {
     /// live before]
     #[arg(long, value_name = "DIGEST")]
     to: Option<String>,
-    /// What of the target, where there are several
+    /// What of the target, where there are several; what one playbook made live goes back together
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
     /// Begin it, and do not wait for its end

@@ -115,9 +115,30 @@ impl Store {
     }
 }
 
-/// `rows` are all of the target, newest first.
+/// `rows` are all of the target, newest first. Of what one playbook made live together each tells what
+/// was before it changed; the newest of these is one step back for all.
 fn choose(target: &TargetName, wanted: &Wanted, rows: &[DeploymentRow]) -> Result<Choice, NoRollback> {
-    let service = service(target, wanted.service.as_deref(), rows)?;
+    let mut choices = Vec::new();
+    let mut refusals = Vec::new();
+    for service in services(target, wanted.service.as_deref(), rows)? {
+        match of_service(target, service, wanted.to.as_deref(), rows) {
+            Ok(choice) => choices.push(choice),
+            Err(why) => refusals.push(why),
+        }
+    }
+    // A digest is one service's, and what the others say of it is no help.
+    let says_more = |why: &NoRollback| matches!(why, NoRollback::Live { .. } | NoRollback::Ambiguous { .. });
+    let why = refusals.iter().position(says_more).unwrap_or(0);
+    let newest = choices.into_iter().max_by_key(|choice| choice.to.id);
+    newest.ok_or_else(|| refusals.swap_remove(why))
+}
+
+fn of_service(
+    target: &TargetName,
+    service: &str,
+    wanted: Option<&str>,
+    rows: &[DeploymentRow],
+) -> Result<Choice, NoRollback> {
     let own: Vec<&DeploymentRow> = rows.iter().filter(|row| row.service == service).collect();
     let proven: Vec<&DeploymentRow> =
         own.iter().filter(|row| row.state == DeploymentState::Success).copied().collect();
@@ -129,7 +150,7 @@ fn choose(target: &TargetName, wanted: &Wanted, rows: &[DeploymentRow]) -> Resul
         DeploymentState::InProgress | DeploymentState::Failure | DeploymentState::Error => None,
     };
     let with = |digest: Digest| proven.iter().find(|row| row.digest == digest).copied();
-    let to = match (&wanted.to, from) {
+    let to = match (wanted, from) {
         (Some(text), _) => named(target, text, &proven)?,
         // What is live is not known, so what was proven last is what it ought to be.
         (None, None) => last,
@@ -150,11 +171,12 @@ fn choose(target: &TargetName, wanted: &Wanted, rows: &[DeploymentRow]) -> Resul
     Ok(Choice { to: to.clone(), from, takes_back: newest.id })
 }
 
-fn service<'r>(
+/// The one that is wanted, or those that go back together; one at least.
+fn services<'r>(
     target: &TargetName,
     wanted: Option<&str>,
     rows: &'r [DeploymentRow],
-) -> Result<&'r str, NoRollback> {
+) -> Result<Vec<&'r str>, NoRollback> {
     // The newest of each service.
     let mut live: BTreeMap<&str, &DeploymentRow> = BTreeMap::new();
     for row in rows.iter().filter(|row| row.state == DeploymentState::Success) {
@@ -164,12 +186,12 @@ fn service<'r>(
     let mut all = live.values();
     let first = *all.next().ok_or_else(|| NoRollback::Nothing(target.clone()))?;
     match wanted {
-        Some(wanted) => live.get(wanted).map(|row| row.service.as_str()).ok_or_else(|| {
+        Some(wanted) => live.get(wanted).map(|row| vec![row.service.as_str()]).ok_or_else(|| {
             let service = wanted.chars().take(100).flat_map(char::escape_debug).collect();
             NoRollback::NoService { target: target.clone(), service, services: services() }
         }),
         // What one playbook made live together goes back together.
-        None if all.all(|row| row.step == first.step) => Ok(&first.service),
+        None if all.all(|row| row.step == first.step) => Ok(live.keys().copied().collect()),
         None => Err(NoRollback::Several { target: target.clone(), services: services() }),
     }
 }
@@ -408,6 +430,22 @@ mod tests {
             (1, "api", 0xa, None, Success),
         ];
         assert_eq!(chosen(&one_step, None, None), Ok(0xa));
+        // One step back is back to what was before the last change, whichever of them it was of.
+        let changes = [
+            (3, "api", 0xc, Some(0xc), Success),
+            (3, "web", 0x3, Some(0x1), Success),
+            (2, "api", 0xc, Some(0xa), Success),
+            (2, "web", 0x1, Some(0x1), Success),
+            (1, "api", 0xa, None, Success),
+            (1, "web", 0x1, None, Success),
+        ];
+        assert_eq!(chosen(&changes, None, None), Ok(0x1));
+        assert_eq!(chosen(&changes[2..], None, None), Ok(0xa));
+        assert_eq!(chosen(&changes, None, Some("0a0a0a")), Ok(0xa), "a digest says whose it is");
+        assert!(
+            chosen(&changes, None, Some("030303")).unwrap_err().contains("web 030303030303 is what is live")
+        );
+        assert!(chosen(&changes[4..], None, None).unwrap_err().contains("is the first"));
         for (to, says) in [
             ("0b0b0b", "is what is live"),
             ("0b", "never proven with a digest `0b`"),
