@@ -604,16 +604,13 @@ fn wrong_inputs(workflow: &Workflow, facts: &Facts, file: &str) -> Vec<Finding> 
         let given = facts.inputs.get(name).or(input.default.as_ref());
         let says = match (given, &input.kind) {
             (None, _) if input.required => "it is required; give it when you start the run".to_owned(),
-            (Some(value), InputKind::Number) if !input.kind.takes(value) => {
-                format!("`{value}` is not a number")
-            }
-            (Some(value), InputKind::Boolean) if !matches!(value.as_str(), "true" | "false") => {
-                format!("`{value}` is neither true nor false")
-            }
-            (Some(value), InputKind::Choice(choices)) if !choices.contains(value) => {
+            (Some(value), kind) if kind.takes(value) => return None,
+            (Some(value), InputKind::Number) => format!("`{value}` is not a number"),
+            (Some(value), InputKind::Boolean) => format!("`{value}` is neither true nor false"),
+            (Some(value), InputKind::Choice(choices)) => {
                 format!("`{value}` is none of {}", choices.join(", "))
             }
-            _ => return None,
+            (Some(_), InputKind::Text) | (None, _) => return None,
         };
         let At { line, column } = input.at;
         Some(Finding::error(file, "input", format!("input `{name}`: {says}")).at(line, column))

@@ -64,21 +64,24 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// `further` is added to the configuration, and what `operators` says of pipelines. Without
-    /// `workers` nothing that is received is run.
+    /// `further` is added to the configuration, and what the file `operators` says of pipelines holds.
+    /// Without `workers` nothing that is received is run.
     pub(super) async fn set(
         args: Args,
         operators: Option<&Path>,
-        mut further: toml::Table,
+        further: toml::Table,
         workers: bool,
     ) -> Result<Self, Failed> {
-        further.extend(operators.map(pipelines_of).transpose()?.unwrap_or_default());
         let home = Home::new("run")?;
         let (folder, place) = (args.dir.clone(), home.path().join("tree.git"));
         let tree =
             tokio::task::spawn_blocking(move || WorkingTree::look(&folder, &place)).await?.map_err(wrong)?;
         let rehearsal = rehearsal(&args, &tree)?;
-        let config = configuration(&args, &home, &tree, further)?;
+        let mut config = configuration(&args, &home, &tree, further)?;
+        if let Some(file) = operators {
+            config.rules.pipelines =
+                Config::pipelines(file).map_err(|error| Failed::Usage(Box::new(error)))?;
+        }
         let parts = Parts { workers, caches_of: Some(owner_of_caches(&home)?), ..Parts::default() };
         let server = Server::start(config, parts).await?;
         Ok(Self { server, tree, rehearsal, _home: home })
@@ -114,15 +117,6 @@ impl Stage {
             ignored: None,
         })
     }
-}
-
-/// The rules for pipelines of a server's configuration, which nobody else has to be able to use here.
-fn pipelines_of(file: &Path) -> Result<toml::Table, Failed> {
-    let wrong = |why: String| Failed::Usage(format!("{}: {why}", file.display()).into());
-    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
-    let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| wrong(error.to_string()))?;
-    table.retain(|key, _| key == "pipelines");
-    Ok(table)
 }
 
 /// A folder that is not there was named wrongly.

@@ -133,6 +133,12 @@ impl Default for Pipelines {
 }
 
 impl Pipelines {
+    fn check(raw: RawPipelines) -> Result<Self, ConfigError> {
+        let pipelines = Self::of(raw);
+        check_platform(&pipelines.platform)?;
+        Ok(pipelines)
+    }
+
     fn of(raw: RawPipelines) -> Self {
         let RawPipelines { matrix_limit, labels, platform } = raw;
         Self { matrix_limit, labels, platform: platform.unwrap_or_else(this_platform) }
@@ -234,6 +240,12 @@ impl Config {
         })
     }
 
+    /// What an operator's file says of pipelines. What the rest would complain about is not looked at.
+    pub fn pipelines(file: &Path) -> Result<Pipelines, ConfigError> {
+        let Written { raw, origin, .. } = source::read(Some(file), std::iter::empty())?;
+        Pipelines::check(raw.pipelines).map_err(|error| origin.point(error))
+    }
+
     /// A configuration that was not written but made.
     pub fn from_table(table: toml::Table) -> Result<Self, ConfigError> {
         let Written { raw, folder, .. } = source::read_table(table)?;
@@ -291,8 +303,7 @@ impl Config {
             let value = strong(key, secret(key, previous.secret)?)?;
             secrets.push(WebhookSecret { value, source: Some(Source::Github), scope: Scope::All, until });
         }
-        let pipelines = Pipelines::of(pipelines);
-        check_platform(&pipelines.platform)?;
+        let pipelines = Pipelines::check(pipelines)?;
         let targets = target::targets(raw_targets, folder)?;
         let mut policies = Policies::default();
         let mut build_secrets = Vec::new();

@@ -127,15 +127,15 @@ const SIGNS: [&str; 32] = [
 fn tokens(source: &str) -> Result<(Vec<Token>, Vec<usize>), Fault> {
     let mut tokens = Vec::new();
     let mut places = Vec::new();
-    let mut rest = source;
+    let (mut rest, mut at) = (source, 0);
     while let Some(first) = rest.chars().next() {
-        let at = source[..source.len() - rest.len()].chars().count();
         let before = tokens.len();
         let length = token(rest, first, &mut tokens).map_err(|message| Fault { at, message })?;
         places.extend(std::iter::repeat_n(at, tokens.len() - before));
+        at += rest[..length].chars().count();
         rest = &rest[length..];
     }
-    places.push(source.chars().count());
+    places.push(at);
     Ok((tokens, places))
 }
 

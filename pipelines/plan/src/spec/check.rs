@@ -78,6 +78,12 @@ fn keys(what: &str, step: &Step, findings: &mut Findings) {
         findings.error(place(step, uses.at, findings), "pipeline-uses", message);
         return;
     }
+    if what == "step" && step.ready.is_some() && !step.detach {
+        let message = format!(
+            "{name} has `ready`, which is passed over: others wait for its end, remove it or `detach` the step"
+        );
+        findings.warning(here, "pipeline-ready", message);
+    }
     let mut say = |code, message| findings.error(here, code, message);
     if step.uses.is_some() {
         let own = [
@@ -109,16 +115,9 @@ fn keys(what: &str, step: &Step, findings: &mut Findings) {
             format!("{name} has `with` and no `uses`: what a plugin gets stands under `settings`"),
         );
     }
-    if what == "step" && step.ready.is_some() && !step.detach {
-        let message = format!(
-            "{name} has `ready`, which is passed over: others wait for its end, remove it or `detach` the step"
-        );
-        findings.warning(here, "pipeline-ready", message);
-    }
     if step.settings.is_empty() {
         return;
     }
-    let mut say = |code, message| findings.error(here, code, message);
     for (key, there) in [("commands", !step.commands.is_empty()), ("entrypoint", !step.entrypoint.is_empty())]
     {
         if there {

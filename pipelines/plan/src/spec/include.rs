@@ -41,6 +41,9 @@ const EXPRESSION: &str = "${";
 
 /// What is wrong with the paths in `text`, which is not substituted yet.
 pub fn unread_includes(file: &str, text: &str) -> Vec<Finding> {
+    if !text.contains(EXPRESSION) {
+        return Vec::new();
+    }
     let early = wanted(text).into_iter().filter(|path| path.contains(EXPRESSION));
     let finding = |path: Spanned<String>| {
         let message = format!(
